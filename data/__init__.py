@@ -1,0 +1,1 @@
+"""Datasets: sources that yield dict batches."""

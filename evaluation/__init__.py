@@ -1,0 +1,1 @@
+"""Scores over whole sets, on the host, in NumPy."""

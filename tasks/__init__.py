@@ -1,0 +1,1 @@
+"""Objectives: what is minimised, what is measured, what is worth looking at."""

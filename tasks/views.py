@@ -1,0 +1,56 @@
+"""What is worth looking at, as plain host arrays; the report decides how to draw each kind."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """Rows of equally many images, drawn one row under the other.
+
+  Attributes:
+    rows: row label to images [N, H, W] or [N, H, W, C], values in [0, 1].
+    caption: one sentence that says what a reader should look for.
+  """
+
+  rows: Mapping[str, np.ndarray]
+  caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scatter:
+  """Points in the plane, coloured by class.
+
+  Attributes:
+    points: [N, 2].
+    labels: [N] class indices, or None where the data has no classes.
+    axes: the names of the two axes.
+    caption: one sentence that says what a reader should look for.
+    names: class names in the order of the indices; the indices themselves when empty.
+  """
+
+  points: np.ndarray
+  labels: np.ndarray | None
+  axes: tuple[str, str]
+  caption: str
+  names: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+  """Counts [true class, predicted class].
+
+  Attributes:
+    counts: [C, C] integers.
+    names: the C class names.
+    caption: one sentence that says what a reader should look for.
+  """
+
+  counts: np.ndarray
+  names: Sequence[str]
+  caption: str
+
+
+View = Images | Scatter | Confusion

@@ -1,0 +1,1 @@
+"""The spine: config to objects, the step, the loop, the workdir."""
