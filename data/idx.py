@@ -1,0 +1,158 @@
+"""MNIST and Fashion-MNIST from their IDX files, gzipped or not.
+
+LeCun et al. (1998), "Gradient-Based Learning Applied to Document Recognition"; Xiao et al. (2017),
+"Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms". An IDX file is
+a big-endian header (two zero bytes, the type, the number of axes, each axis as 32 bits) and then
+the values, the last axis fastest.
+"""
+
+import dataclasses
+import functools
+import gzip
+import math
+import os
+import pathlib
+import struct
+import zlib
+from typing import Annotated, Literal
+
+import numpy as np
+
+from data import images, source
+
+_FILES = {"train": "train", "test": "t10k"}
+_UNSIGNED_BYTE = 0x08
+_CLASS_NAMES = {
+  "mnist": tuple("0123456789"),
+  "fashion_mnist": (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+  ),
+}
+_DEBIAN = {"fashion_mnist": "/usr/share/datasets/fashion-mnist"}
+_WAYS = {
+  "mnist": "put the four IDX files in a directory and pass --config.data.directory=DIR, "
+  "or use --config.data.name=tfds:mnist",
+  "fashion_mnist": "`apt-get install dataset-fashion-mnist`, or put the four IDX files of "
+  "github.com/zalandoresearch/fashion-mnist in a directory and pass --config.data.directory=DIR",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source(images.ImageSource):
+  """uint8 [N, 28, 28, 1], 10 classes; 60,000 to train and 10,000 to test.
+
+  Attributes:
+    dataset: which of the two; both use the same file names.
+    directory: where the four files lie. Empty means the first of these that holds any of them:
+      $FUKUGEN_DATA/<dataset>, ~/.cache/fukugen/data/<dataset>, and where Debian's package
+      dataset-fashion-mnist puts them.
+  """
+
+  dataset: Literal["mnist", "fashion_mnist"]
+  directory: str = ""
+  validation: Annotated[int, "[0, inf)"] = 5000
+
+  @property
+  def data_shape(self) -> tuple[int, int, int]:
+    return (28, 28, 1)
+
+  @property
+  def class_names(self) -> tuple[str, ...]:
+    return _CLASS_NAMES[self.dataset]
+
+  def part(self, name: str) -> source.Split | None:
+    if name == "validation":
+      return None
+    place = self._place()
+    image_file = self._file(place, _FILES[name], "images", 3)
+    label_file = self._file(place, _FILES[name], "labels", 1)
+    arrays = {
+      "image": read(image_file, axes=3)[..., None],
+      "label": read(label_file, axes=1).astype(np.int32),
+    }
+    if len(arrays["image"]) != len(arrays["label"]):
+      raise ValueError(
+        f"{label_file}: found {len(arrays['label'])} labels, "
+        f"expected {len(arrays['image'])}, one for each image of {image_file.name}"
+      )
+    images.check(
+      arrays,
+      file=f"{image_file} and {label_file.name}",
+      shape=self.data_shape,
+      classes=len(self.class_names),
+    )
+    return source.Arrays(arrays)
+
+  def _places(self) -> list[pathlib.Path]:
+    if self.directory:
+      # Only there: to read other files than those named would be worse than to fail.
+      return [pathlib.Path(self.directory).expanduser()]
+    places = [pathlib.Path.home() / ".cache" / "fukugen" / "data" / self.dataset]
+    if os.environ.get("FUKUGEN_DATA"):
+      places.insert(0, pathlib.Path(os.environ["FUKUGEN_DATA"], self.dataset))
+    if self.dataset in _DEBIAN:
+      places.append(pathlib.Path(_DEBIAN[self.dataset]))
+    return places
+
+  def _place(self) -> pathlib.Path:
+    # All four files from one place, so that the parts of two copies never mix.
+    names = [
+      name
+      for part in _FILES.values()
+      for name in (*_names(part, "images", 3), *_names(part, "labels", 1))
+    ]
+    for place in self._places():
+      if any((place / name).is_file() for name in names):
+        return place
+    looked = ", ".join(map(str, self._places()))
+    raise FileNotFoundError(f"no {self.dataset} in {looked}: {_WAYS[self.dataset]}")
+
+  def _file(self, place: pathlib.Path, part: str, kind: str, axes: int) -> pathlib.Path:
+    names = _names(part, kind, axes)
+    for name in names:
+      if (place / name).is_file():
+        return place / name
+    raise FileNotFoundError(f"{place} lacks {names[0]} (or with a dot, or .gz): it needs all four")
+
+
+@functools.cache
+def _names(part: str, kind: str, axes: int) -> tuple[str, ...]:
+  # The dash is the original's, the dot what some archives unpack to.
+  stems = (f"{part}-{kind}-idx{axes}-ubyte", f"{part}-{kind}.idx{axes}-ubyte")
+  return (*stems, *(f"{stem}.gz" for stem in stems))
+
+
+def read(file: pathlib.Path, *, axes: int) -> np.ndarray:
+  """The array of unsigned bytes in an IDX file, gzipped where its name ends in .gz.
+
+  Raises:
+    ValueError: the file is not that, or is cut short, or goes on after its end.
+  """
+  raw = file.read_bytes()
+  if file.suffix == ".gz":
+    try:
+      raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+      raise ValueError(f"{file}: gzip data is corrupt: {error}") from error
+  header = 4 + 4 * axes
+  if len(raw) < header:
+    raise ValueError(f"{file}: found {len(raw)} bytes, expected a header of {header}")
+  magic = bytes([0, 0, _UNSIGNED_BYTE, axes])
+  if raw[:4] != magic:
+    raise ValueError(f"{file}: found magic number 0x{raw[:4].hex()}, expected 0x{magic.hex()}")
+  shape = struct.unpack(f">{axes}I", raw[4:header])
+  expected = header + math.prod(shape)
+  if len(raw) != expected:
+    raise ValueError(
+      f"{file}: found {len(raw)} bytes, expected {expected} for an array of shape {shape}"
+    )
+  return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,346 @@
+"""From a config to the objects of each stage.
+
+There is no registry: `model.name = "vae.gaussian"` means `Model` of models/vae/gaussian.py,
+`task.name = "elbo"` means `Task` of tasks/elbo.py, `data.name = "idx:mnist"` means `Source` of
+data/idx.py with `dataset="mnist"`.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from data.source import Source
+from tasks.objective import Objective, Phase
+from training import optim, parallel, step
+from training.config import UNTOUCHED, arguments, nearest
+from training.errors import ConfigError, DataError
+
+BLOCKS = ("model", "task", "data", "optimizer", "training")
+_EXECUTION = ("dtype", "remat")  # fields of a model that `config.training` decides
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+  """How long, how often, on what.
+
+  Attributes:
+    steps: training steps of the stage.
+    log_every: steps between rows of training metrics.
+    eval_every: steps between evaluations on the validation split; 0 evaluates only at the end.
+    checkpoint_every: steps between checkpoints; 0 saves only at the end.
+    keep: checkpoints kept besides the best.
+    best: validation metric that chooses the best checkpoint.
+    best_is: whether less or more of it is better.
+    parallel: "jit" over a mesh, or "pmap".
+    mesh: devices along "data" (-1: all that are left) and "fsdp".
+    microbatches: gradient accumulation; the batch is read in so many parts.
+    dtype: of activations; parameters, statistics and sums stay float32.
+    ema_decay: of the average of parameters that evaluation then uses; 0 keeps none.
+    remat: recompute the activations of each block in the backward pass, for memory.
+  """
+
+  steps: Annotated[int, "[1, inf)"] = 1000
+  log_every: Annotated[int, "[1, inf)"] = 100
+  eval_every: Annotated[int, "[0, inf)"] = 500
+  checkpoint_every: Annotated[int, "[0, inf)"] = 500
+  keep: Annotated[int, "[2, inf)"] = 2
+  best: str = "loss"
+  best_is: Literal["least", "greatest"] = "least"
+  parallel: Literal["jit", "pmap"] = "jit"
+  mesh: dict[Literal["data", "fsdp"], Annotated[int, "[-1, inf)"]] = dataclasses.field(
+      default_factory=lambda: {"data": -1, "fsdp": 1}
+  )
+  microbatches: Annotated[int, "[1, inf)"] = 1
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  ema_decay: Annotated[float, "[0, 1)"] = 0.0
+  remat: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+  """The top of a config.
+
+  Attributes:
+    seed: the one number from which all randomness of the run derives.
+    init_from: a workdir whose trained parameters are taken over by name; empty for none.
+  """
+
+  seed: Annotated[int, "[0, 4294967295]"] = 0
+  init_from: str = ""
+
+
+class Stage(NamedTuple):
+  """One part of a run, built."""
+
+  name: str
+  model: nn.Module
+  task: Objective
+  source: Source
+  program: step.Program
+  rates: tuple[Any, ...]  # learning-rate schedules, one a phase
+  training: Training
+
+
+class Experiment(NamedTuple):
+  """A checked config and what it builds."""
+
+  config: dict[str, Any]  # resolved: every default filled in; JSON
+  run: Run
+  stages: tuple[Stage, ...]
+
+
+def build(config: Mapping[str, Any]) -> Experiment:
+  """Checks a whole config and builds its stages.
+
+  Raises:
+    ConfigError: any key that nothing reads, wrong type, value out of range, missing block.
+  """
+  config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+  stages = config.pop("stages", None) or ({},)
+  shared = {name: config.pop(name) for name in BLOCKS if name in config}
+  top = arguments(Run, config, where="", beside=(*BLOCKS, "stages"))
+  resolved, built = [], []
+  for i, blocks in enumerate(stages):
+    where = f"stages.{i}." if len(stages) > 1 else ""
+    blocks = dict(blocks)
+    name = blocks.pop("name", f"stage{i}" if len(stages) > 1 else "")
+    for block in blocks:
+      if block not in BLOCKS:
+        raise ConfigError(
+            f"config.{where}{block} is read by nothing{nearest(block, (*BLOCKS, 'name'))}",
+            kept=UNTOUCHED,
+            do=f"a stage has the blocks {', '.join(BLOCKS)}",
+        )
+    merged = {
+        block: _merge(
+            shared[block] if block in shared else {}, blocks[block] if block in blocks else {}
+        )
+        for block in BLOCKS
+    }
+    stage, full = _stage(name, merged, where=where)
+    built.append(stage)
+    resolved.append({"name": name, **full})
+  if len(resolved) > 1:
+    whole = {**top, "stages": resolved}
+  else:
+    whole = {**top, **{block: resolved[0][block] for block in BLOCKS}}
+  return Experiment(whole, Run(**top), tuple(built))
+
+
+def _merge(below: Mapping, above: Mapping) -> dict:
+  """A stage's block over the shared one; another name means another class, so nothing is shared."""
+  if "name" in above and "name" in below and above["name"] != below["name"]:
+    return dict(above)
+  return {**below, **above}
+
+
+def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
+  training_args = arguments(Training, blocks["training"], where=f"{where}training")
+  training = Training(**training_args)
+
+  source, data_args = _source(blocks["data"], where=f"{where}data")
+  model, model_args = _model(blocks["model"], source, training, where=f"{where}model")
+  task_class, task_spec, task_name = _locate(
+      "tasks", "Task", blocks["task"], f"{where}task", ("objective", "views")
+  )
+  task_args = arguments(task_class, task_spec, where=f"{where}task")
+  task = _construct(task_class, task_args, f"{where}task")
+  phases = task.phases(model)
+  optimizers, optimizer_args = _optimizers(
+      blocks["optimizer"], phases, where=f"{where}optimizer"
+  )
+  transform = _training_transform(source)
+  program = step.Program(
+      phases=phases,
+      optimizers=tuple(
+          o.transformation(training.steps * phase.repeats)
+          for o, phase in zip(optimizers, phases, strict=True)
+      ),
+      transform=transform,
+      batch_size=source.batch_size,
+      microbatches=training.microbatches,
+      ema_decay=training.ema_decay,
+  )
+  rates = tuple(
+      o.rate(training.steps * phase.repeats) for o, phase in zip(optimizers, phases, strict=True)
+  )
+  _check_shares(program, training, where)
+  full = {
+      "model": {"name": blocks["model"]["name"], **model_args},
+      "task": {"name": task_name, **task_args},
+      "data": {"name": blocks["data"]["name"], **data_args},
+      "optimizer": optimizer_args,
+      "training": training_args,
+  }
+  return Stage(name, model, task, source, program, rates, training), full
+
+
+def _training_transform(source: Source):
+  return lambda batch, keys: source.transform(dict(batch), keys, train=True)
+
+
+def _locate(room: str, attribute: str, spec: Mapping, where: str, not_these: tuple[str, ...] = ()):
+  """The class that a block's `name` means, and the rest of the block."""
+  spec = dict(spec)
+  files = pathlib.Path(__file__).parent.parent / room
+  known = [
+      ".".join(path.relative_to(files).with_suffix("").parts)
+      for path in files.rglob("*.py")
+      if path.stem != "__init__" and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
+  ]
+  name = spec.pop("name", None)
+  if not isinstance(name, str) or name not in known:
+    said = "is missing" if name is None else f"is {name!r}, which names no file of {room}/"
+    raise ConfigError(
+        f"config.{where}.name {said}{nearest(str(name), known)}",
+        kept=UNTOUCHED,
+        do=f"choose one of {', '.join(sorted(known))}",
+    )
+  return getattr(importlib.import_module(f"{room}.{name}"), attribute), spec, name
+
+
+def _construct(cls, args, where):
+  """`cls(**args)`; what a class finds wrong among its own fields is the user's to mend."""
+  try:
+    return cls(**args)
+  except ValueError as error:
+    raise ConfigError(f"config.{where}: {error}", kept=UNTOUCHED, do="change these fields") from None
+
+
+def _source(spec, *, where):
+  spec = dict(spec)
+  if isinstance(name := spec["name"] if "name" in spec else None, str) and ":" in name:
+    spec["name"], spec["dataset"] = name.split(":", 1)
+  cls, spec, _ = _locate("data", "Source", spec, where)
+  args = arguments(cls, spec, where=where)
+  source = _construct(cls, args, where)
+  if ":" in (name or ""):
+    args.pop("dataset")
+  return source, args
+
+
+def _model(spec, source: Source, training: Training, *, where):
+  cls, spec, _ = _locate("models", "Model", spec, where)
+  for field in _EXECUTION:
+    if field in spec:
+      raise ConfigError(
+          f"config.{where}.{field} is decided by config.training.{field}",
+          kept=UNTOUCHED,
+          do=f"set --config.training.{field}=VALUE",
+      )
+  known = {f.name for f in dataclasses.fields(cls)}
+  if training.remat and "remat" not in known:
+    raise ConfigError(
+        f"config.training.remat: {cls.__module__}.Model has no blocks to recompute",
+        kept=UNTOUCHED,
+        do="leave training.remat off for this model",
+    )
+  facts = data_facts(source)
+  execution = {"dtype": jnp.dtype(training.dtype), "remat": training.remat}
+  args = arguments(cls, spec, where=where, given={**facts, **execution})
+  for fact, value in facts.items():
+    if fact in args and fact in spec and args[fact] != value:
+      raise ConfigError(
+          f"config.{where}.{fact} is {args[fact]}, but the data's is {value}",
+          kept=UNTOUCHED,
+          do=f"leave {fact} out: the data decides it",
+      )
+  model = _construct(cls, args, where)
+  return model, {k: v for k, v in args.items() if k not in _EXECUTION}
+
+
+def data_facts(source: Source) -> dict[str, Any]:
+  with reading(source):
+    return dict(source.facts())
+
+
+@contextlib.contextmanager
+def reading(source: Source):
+  """Turns what a source raises into a one-line error."""
+  room = type(source).__module__
+  try:
+    yield
+  except FileNotFoundError as error:
+    raise DataError(str(error), where=room, kept=UNTOUCHED, do="then run again") from None
+  except (ValueError, OSError) as error:
+    raise DataError(str(error), where=room, kept=UNTOUCHED, do="mend it or change config.data") from None
+
+
+def _optimizers(spec, phases: tuple[Phase, ...], *, where):
+  """One optimizer a phase: the block's own settings, or the phase's entry of `per_phase` over them."""
+  spec = dict(spec)
+  per_phase = spec.pop("per_phase", {})
+  names = [phase.name for phase in phases]
+  for name in per_phase:
+    if name not in names:
+      raise ConfigError(
+          f"config.{where}.per_phase.{name}: the task has no such phase{nearest(name, names)}",
+          kept=UNTOUCHED,
+          do=f"its phases are {', '.join(names) or 'none'}",
+      )
+  _, resolved = _optimizer(spec, where)
+  optimizers = []
+  for name in names:
+    own = per_phase[name] if name in per_phase else {}
+    optimizer, full = _optimizer(_merge(spec, own), f"{where}.per_phase.{name}" if own else where)
+    optimizers.append(optimizer)
+    if own:
+      resolved.setdefault("per_phase", {})[name] = full
+  return optimizers, resolved
+
+
+def _optimizer(spec, where):
+  spec = {"name": "adam", **spec}
+  name = spec.pop("name")
+  if name not in optim.NAMES:
+    raise ConfigError(
+        f"config.{where}.name is {name!r}{nearest(str(name), optim.NAMES)}",
+        kept=UNTOUCHED,
+        do=f"choose one of {', '.join(optim.NAMES)}",
+    )
+  args = arguments(optim.NAMES[name], spec, where=where)
+  return optim.NAMES[name](**args), {"name": name, **args}
+
+
+def devices(training: Training) -> parallel.Parallel:
+  """The devices of a stage, as its config asks.
+
+  Raises:
+    ConfigError: more devices asked for than there are, or a mesh that pmap cannot have.
+  """
+  mesh = {"data": -1, "fsdp": 1, **training.mesh}
+  have = jax.device_count()
+  need = max(mesh["data"], 1) * mesh["fsdp"]
+  if 0 in mesh.values() or mesh["fsdp"] < 1 or need > have:
+    raise ConfigError(
+        f"config.training.mesh={training.mesh} does not fit {have} device(s)",
+        kept=UNTOUCHED,
+        do="data * fsdp must be at most the number of devices, fsdp at least 1",
+    )
+  if training.parallel == "jit":
+    return parallel.Mesh(mesh["data"], mesh["fsdp"])
+  if mesh["fsdp"] != 1:
+    raise ConfigError(
+        "config.training.mesh.fsdp: pmap copies parameters to every device",
+        kept=UNTOUCHED,
+        do="use training.parallel=jit for FSDP",
+    )
+  return parallel.Pmap(mesh["data"])
+
+
+def _check_shares(program: step.Program, training: Training, where: str):
+  shares = devices(training).shares
+  if program.batch_size % (shares * program.microbatches):
+    raise ConfigError(
+        f"config.{where}data.batch_size={program.batch_size} does not divide into {shares} device(s)"
+        f" x {program.microbatches} microbatch(es)",
+        kept=UNTOUCHED,
+        do=f"choose a multiple of {shares * program.microbatches}",
+    )

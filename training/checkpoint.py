@@ -1,0 +1,175 @@
+"""Checkpoints: Orbax writes them, a SHA-256 manifest inside each step says whether they are whole.
+
+Orbax commits a step atomically but checks no content: a flipped bit restores as another number.
+The manifest names every leaf's shape, type and hash, and a hash of itself. The latest steps and the
+best one lie in separate directories, so the best never evicts the step that a run resumes from.
+"""
+
+import hashlib
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from training.errors import CheckpointError, NumericsError
+from training.parallel import to_host
+
+SCHEMA = 1
+
+
+class Corrupt(Exception):
+  """A step that cannot be used, and why."""
+
+
+class Checkpoints:
+  """The checkpoints of one workdir."""
+
+  def __init__(self, directory: pathlib.Path, *, keep: int = 2):
+    # Orbax logs every save at WARNING when it shares a process with absl; errors still raise.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    self.directory = directory.absolute()
+    self._latest = self._manager("latest", keep)
+    self._best = self._manager("best", 1)
+
+  def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        self.directory / name,
+        options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None
+        ),
+    )
+
+  def steps(self, *, best: bool = False) -> list[int]:
+    """Committed steps, newest first."""
+    return sorted((self._best if best else self._latest).all_steps(), reverse=True)
+
+  def save(self, step: int, state: Any, meta: dict[str, Any], *, best: bool = False):
+    """Saves in the background; an error of an earlier background save is raised here.
+
+    Raises:
+      NumericsError: a parameter is not finite; what is on disk stays the newest finite state.
+    """
+    manager = self._best if best else self._latest
+    manager.check_for_errors()
+    if step in manager.all_steps():
+      manager.delete(step)
+    host = to_host(state)
+    for path, leaf in leaves({"params": host.params, "ema": host.ema}):
+      if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+        raise NumericsError(
+            f"parameter {path} is not finite at step {step}",
+            where=str(self.directory),
+            kept=f"checkpoints up to step {max(self.steps(), default=0)}",
+            do="lower the learning rate or set optimizer.clip_norm",
+        )
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            manifest=ocp.args.JsonSave(manifest(host, meta)),
+        ),
+    )
+
+  def meta(self, step: int, *, best: bool = False) -> dict[str, Any]:
+    """What was saved beside the state, verified.
+
+    Raises:
+      Corrupt: the manifest cannot be read, or does not hash to what it says.
+    """
+    return self._manifest(step, best=best)["meta"]
+
+  def _manifest(self, step: int, *, best: bool):
+    manager = self._best if best else self._latest
+    try:
+      found = manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
+      found = found["manifest"]
+      if found["digest"] != digest(found) or found["schema"] != SCHEMA:
+        raise Corrupt("its manifest has been changed")
+    except Corrupt:
+      raise
+    except Exception as error:  # Orbax raises a different class for every kind of damage
+      raise Corrupt(f"its manifest cannot be read ({type(error).__name__})") from error
+    return found
+
+  def restore(self, step: int, abstract: Any, *, best: bool = False) -> Any:
+    """The state at `step`, verified leaf by leaf, placed as `abstract` says.
+
+    Raises:
+      Corrupt: anything at all is not as it was saved.
+      CheckpointError: it is whole, but of another model.
+    """
+    stated = self._manifest(step, best=best)["leaves"]
+    wanted = {
+        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+        for path, leaf in leaves(abstract)
+    }
+    found = {path: {"shape": v["shape"], "dtype": v["dtype"]} for path, v in stated.items()}
+    # Before Orbax sees it: Orbax casts types silently.
+    if wanted != found:
+      wrong = [p for p in {**wanted, **found} if wanted.get(p) != found.get(p)]
+      raise CheckpointError(
+          f"step {step} is of another model: " + ", ".join(
+              f"{p} wants {_brief(wanted.get(p))}, has {_brief(found.get(p))}" for p in wrong[:3]
+          ) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
+          where=str(self.directory),
+          kept="the checkpoint is untouched",
+          do="use the workdir's own config.json",
+      )
+    manager = self._best if best else self._latest
+    try:
+      restored = manager.restore(
+          step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+      )["state"]
+    except Exception as error:  # as above
+      raise Corrupt(f"its arrays cannot be read ({type(error).__name__})") from error
+    for path, leaf in leaves(to_host(restored)):
+      if fingerprint(leaf) != stated[path]["sha256"]:
+        raise Corrupt(f"{path} does not have the hash it was saved with")
+    return restored
+
+  def wait(self):
+    """Until all saves are on disk; raises their errors."""
+    for manager in (self._latest, self._best):
+      manager.wait_until_finished()
+      manager.check_for_errors()
+
+  def close(self):
+    for manager in (self._latest, self._best):
+      manager.close()
+
+
+def _brief(entry) -> str:
+  return f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
+
+
+def leaves(tree) -> list[tuple[str, Any]]:
+  """(path, leaf) pairs, in a fixed order."""
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in flat]
+
+
+def fingerprint(array: np.ndarray) -> str:
+  return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def manifest(host: Any, meta: dict[str, Any]) -> dict[str, Any]:
+  """Shapes, types and hashes of a state on the host, with `meta`, and a hash of all that."""
+  entries = {}
+  for path, leaf in leaves(host):
+    entries[path] = {
+        "shape": list(leaf.shape),
+        "dtype": str(leaf.dtype),
+        "sha256": fingerprint(leaf),
+    }
+  found = {"schema": SCHEMA, "leaves": entries, "meta": meta}
+  return {**found, "digest": digest(found)}
+
+
+def digest(found: dict[str, Any]) -> str:
+  """SHA-256 of a manifest, its own digest aside."""
+  rest = {key: value for key, value in found.items() if key != "digest"}
+  return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,271 @@
+"""Config files and command-line overrides, checked against the dataclasses that read them.
+
+Every default lives in a dataclass field. A field's annotation is its type; a string beside it, as
+in `Annotated[float, "(0, 1]"]`, is its range in interval notation. A config names only what differs
+from the defaults, and `arguments` refuses, in one line, whatever no field reads.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import math
+import pathlib
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import ml_collections
+
+from training.errors import ConfigError
+
+VARIANTS = ("paper", "small", "smoke")
+UNTOUCHED = "no run was started and no file changed"
+
+
+def load(reference: str) -> ml_collections.ConfigDict:
+  """The config of `FILE` or `FILE:variant`, by calling the file's `get_config(variant)`."""
+  path, _, variant = reference.partition(":")
+  module = experiment(path)
+  if variant and variant not in VARIANTS:
+    raise ConfigError(
+        f"{path} has no variant {variant!r}{nearest(variant, VARIANTS)}",
+        kept=UNTOUCHED,
+        do=f"choose one of {', '.join(VARIANTS)}",
+    )
+  config = module.get_config(variant) if variant else module.get_config()
+  return config.lock()
+
+
+def experiment(path: str) -> types.ModuleType:
+  """The experiment file at `path`, imported. An experiment file is code, and trusted as such."""
+  file = pathlib.Path(path)
+  if not file.is_file():
+    known = [str(p) for p in pathlib.Path("experiments").glob("*/*.py")]
+    raise ConfigError(
+        f"there is no experiment file {path!r}{nearest(path, known)}",
+        kept=UNTOUCHED,
+        do="`python launch.py list` prints what there is",
+    )
+  spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise ConfigError(
+        f"{path} defines no get_config(variant)", kept=UNTOUCHED, do="see CONTRIBUTING.md"
+    )
+  return module
+
+
+def literal(text: str) -> Any:
+  """The Python value that `text` spells on a command line; text that spells none stays text."""
+  if text in ("true", "false"):
+    return text == "true"
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def override(config: ml_collections.ConfigDict, assignments: Iterable[tuple[str, str]]):
+  """`config` with dotted keys set, e.g. ("optimizer.learning_rate", "3e-4").
+
+  A key need not stand in the file, since defaults live elsewhere: whether any class reads it is
+  for `arguments` to say. An integer picks an element of a tuple ("stages.0.training.steps").
+  """
+  tree = config.to_dict()
+  for key, text in assignments:
+    *parents, last = key.split(".")
+    node = tree
+    for depth, part in enumerate(parents):
+      node = _descend(node, part, ".".join(parents[: depth + 1]))
+    if isinstance(node, list):
+      node[_position(node, last, key)] = literal(text)
+    else:
+      node[last] = literal(text)
+  return ml_collections.ConfigDict(tree).lock()
+
+
+def _descend(node, part: str, key: str):
+  if isinstance(node, list):
+    return node[_position(node, part, key)]
+  child = node.setdefault(part, {})
+  if isinstance(child, tuple):
+    child = node[part] = list(child)
+  if not isinstance(child, dict | list):
+    raise ConfigError(
+        f"config.{key} is {child!r}, not a block of settings",
+        kept=UNTOUCHED,
+        do=f"write --config.{key}=VALUE",
+    )
+  return child
+
+
+def _position(node: list, part: str, key: str) -> int:
+  if not (part.isdigit() and int(part) < len(node)):
+    raise ConfigError(
+        f"config.{key} has no element {part!r}", kept=UNTOUCHED, do=f"choose 0 to {len(node) - 1}"
+    )
+  return int(part)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """A question with the nearest of `known`, or nothing where none is near."""
+  known = sorted(known)
+  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def fields(cls: type) -> dict[str, dataclasses.Field]:
+  """The settings of a dataclass or Flax module, without what Flax itself adds."""
+  hidden = {"parent", "name"} if hasattr(cls, "scope") or _is_module(cls) else set()
+  return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in hidden}
+
+
+def _is_module(cls: type) -> bool:
+  return any(base.__module__ == "flax.linen.module" for base in cls.__mro__)
+
+
+def arguments(
+    cls: type,
+    spec: Mapping[str, Any],
+    *,
+    where: str,
+    given: Mapping[str, Any] = types.MappingProxyType({}),
+    beside: Iterable[str] = (),
+) -> dict[str, Any]:
+  """The keyword arguments of `cls` that `spec` describes, every default filled in.
+
+  Args:
+    cls: a dataclass or Flax module.
+    spec: a block of the config, without its `name`.
+    where: the block's dotted key, for messages; empty for the top of a config.
+    beside: keys that others read, worth suggesting to who mistypes one.
+    given: values for fields that `spec` leaves out (facts of the data), where `cls` has them.
+
+  Returns:
+    dict of checked values, one for every field.
+
+  Raises:
+    ConfigError: an unknown key, a missing one, a wrong type, a value out of range.
+  """
+  title = f"{cls.__module__}.{cls.__qualname__}"
+  known = fields(cls)
+  hints = typing.get_type_hints(cls, include_extras=True)
+  prefix = f"{where}." if where else ""
+  for key in spec:
+    if key not in known:
+      raise ConfigError(
+          f"config.{prefix}{key}: {title} has no field {key!r}{nearest(key, (*known, *beside))}",
+          kept=UNTOUCHED,
+          do=f"its fields are {', '.join((*known, *beside)) or 'none'}",
+      )
+  values = {}
+  for name, field in known.items():
+    if name in spec:
+      values[name] = conform(spec[name], hints[name], key=f"{prefix}{name}", title=title)
+    elif name in given:
+      values[name] = given[name]
+    elif field.default is not dataclasses.MISSING:
+      values[name] = field.default
+    elif field.default_factory is not dataclasses.MISSING:
+      values[name] = field.default_factory()
+    else:
+      raise ConfigError(
+          f"config.{prefix}{name} is missing: {title} has no default for it",
+          kept=UNTOUCHED,
+          do=f"set --config.{prefix}{name}=VALUE ({describe(hints[name])})",
+      )
+  return values
+
+
+def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
+  """`value` as the annotation `kind` wants it, or ConfigError naming `key` and `title`."""
+
+  def refuse():
+    raise ConfigError(
+        f"config.{key}={value!r} is not {describe(kind)}, which {title} expects",
+        kept=UNTOUCHED,
+        do=f"set --config.{key}=VALUE",
+    )
+
+  origin, inner = get_origin(kind), get_args(kind)
+  if origin is Annotated:
+    result = conform(value, inner[0], key=key, title=title)
+    if any(isinstance(mark, str) and not _inside(result, mark) for mark in inner[1:]):
+      refuse()
+    return result
+  if kind is Any:
+    return value
+  if origin is Literal:
+    # `1 == True` in Python; a literal must match in type too.
+    return value if any(value == x and type(value) is type(x) for x in inner) else refuse()
+  if origin in (typing.Union, types.UnionType):
+    for option in inner:
+      try:
+        return conform(value, option, key=key, title=title)
+      except ConfigError:
+        continue
+    refuse()
+  if kind is type(None):
+    return None if value is None else refuse()
+  if kind is bool or kind is str:
+    return value if isinstance(value, kind) else refuse()
+  if kind is int:
+    return int(value) if _is_number(value) and float(value).is_integer() else refuse()
+  if kind is float:
+    return float(value) if _is_number(value) and math.isfinite(value) else refuse()
+  if origin is tuple:
+    if not isinstance(value, tuple | list):
+      refuse()
+    if len(inner) == 2 and inner[1] is Ellipsis:
+      inner = (inner[0],) * len(value)
+    if len(value) != len(inner):
+      refuse()
+    return tuple(
+        conform(item, k, key=f"{key}.{i}", title=title)
+        for i, (item, k) in enumerate(zip(value, inner, strict=True))
+    )
+  if origin is dict:
+    if not isinstance(value, Mapping):
+      refuse()
+    return {
+        conform(k, inner[0], key=key, title=title): conform(
+            v, inner[1], key=f"{key}.{k}", title=title
+        )
+        for k, v in value.items()
+    }
+  raise TypeError(f"{title}.{key}: annotation {kind} has no check; add one to training/config.py")
+
+
+def _is_number(value: Any) -> bool:
+  # True is an int to Python, but nobody means a count by it.
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _inside(value: Any, interval: str) -> bool:
+  """Whether `value` lies in an interval such as "[0, 1)"."""
+  low, high = (float(end) for end in interval[1:-1].split(","))
+  above = value >= low if interval[0] == "[" else value > low
+  below = value <= high if interval[-1] == "]" else value < high
+  return above and below
+
+
+def describe(kind: Any) -> str:
+  """An annotation in words, for messages: "int in [1, inf)"."""
+  origin, inner = get_origin(kind), get_args(kind)
+  if origin is Annotated:
+    marks = " and ".join(mark for mark in inner[1:] if isinstance(mark, str))
+    return f"{describe(inner[0])} in {marks}" if marks else describe(inner[0])
+  if origin is Literal:
+    return "one of " + ", ".join(repr(x) for x in inner)
+  if origin in (typing.Union, types.UnionType):
+    return " or ".join(describe(x) for x in inner)
+  if origin is tuple:
+    return f"a list of {describe(inner[0])}"
+  if origin is dict:
+    return f"a block of {describe(inner[1])}"
+  return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))

@@ -1,0 +1,51 @@
+"""Errors that a user can cause: one line, an exit code, nothing lost."""
+
+
+class UserError(Exception):
+  """Something the user can mend; printed as one line, without a traceback.
+
+  Attributes:
+    code: the name in brackets.
+    status: the exit status of the process.
+  """
+
+  code = "USER"
+  status = 1
+
+  def __init__(self, what: str, *, where: str = "", kept: str = "nothing was written", do: str):
+    super().__init__(what)
+    self.parts = (what, where, kept, do)
+
+  def __str__(self) -> str:
+    line = "; ".join(" ".join(str(part).split()) for part in self.parts if part)
+    return f"error[{self.code}]: {line}"[:500]
+
+
+class ConfigError(UserError):
+  code, status = "CONFIG", 2
+
+
+class DataError(UserError):
+  code, status = "DATA", 3
+
+
+class CheckpointError(UserError):
+  code, status = "CHECKPOINT", 4
+
+
+class StorageError(UserError):
+  code, status = "STORAGE", 5
+
+
+class NumericsError(UserError):
+  code, status = "NUMERICS", 6
+
+
+class CapacityError(UserError):
+  code, status = "MEMORY", 7
+
+
+class Interrupted(UserError):
+  """SIGINT or SIGTERM arrived; the run was saved and resumes with the same command."""
+
+  code, status = "INTERRUPTED", 75

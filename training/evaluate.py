@@ -1,0 +1,70 @@
+"""Measuring a split: sums over every example once, on all devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from data.source import Source, padded_rows
+from tasks.objective import Examples, Mean, Objective
+from training.parallel import Parallel
+
+# One fixed key for every run: a test set that is binarised, or a posterior that is sampled, is the
+# same set and the same sample whatever the seed of the training.
+_KEY = 2718281828
+
+
+class Measured(NamedTuple):
+  """Metrics of a split as means over `examples` examples."""
+
+  examples: int
+  values: dict[str, float]
+
+
+def evaluator(
+    task: Objective, model, source: Source, parallel: Parallel
+) -> Callable[[Any, Any, str], Measured]:
+  """Compiles `(params, mutable, split name) -> Measured`."""
+  shares = parallel.shares
+  batch_size = -(-source.eval_batch_size // shares) * shares
+  compiled = parallel.measurer(
+      task.measure(model), lambda batch, keys: source.transform(dict(batch), keys, train=False)
+  )
+  rng = jax.random.key(_KEY)
+
+  def evaluate(params, mutable, name: str) -> Measured:
+    split = source.split(name)
+    # A split smaller than a batch is not padded further than the devices need.
+    size = min(batch_size, -(-len(split) // shares) * shares)
+    sums, examples = {}, 0
+    for rows, mask in padded_rows(len(split), size):
+      stored = {**split.take(rows), "mask": mask}
+      metrics = compiled(params, mutable, stored, rng, np.int32(examples))
+      examples += int(mask.sum())
+      for metric, mean in metrics.items():
+        # float64: a sum over a large set outgrows float32's digits.
+        part = np.array([mean.total, mean.count], np.float64)
+        sums[metric] = sums[metric] + part if metric in sums else part
+    values = {metric: float(total / max(count, 1e-8)) for metric, (total, count) in sums.items()}
+    return Measured(examples, values)
+
+  return evaluate
+
+
+def examples(source: Source, name: str, *, most: int | None = None) -> Examples:
+  """The first examples of a split as a model sees them, for figures and set-level scores."""
+  split = source.split(name)
+  count = len(split) if most is None else min(most, len(split))
+  stored = split.take(np.arange(count))
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
+      jax.random.fold_in(jax.random.key(_KEY), 0), np.arange(count)
+  )
+  seen = source.transform(dict(stored), keys, train=False)
+  names = tuple(source.class_names) if hasattr(source, "class_names") else ()
+  return Examples({k: np.asarray(v) for k, v in seen.items()}, names)
+
+
+def means(metrics: dict[str, Mean]) -> dict[str, float]:
+  """Sums as means, on the host."""
+  return {k: float(np.float64(m.total) / max(float(m.count), 1e-8)) for k, m in metrics.items()}

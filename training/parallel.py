@@ -1,0 +1,365 @@
+"""How one pure step runs on many devices: the only room that knows of devices and compilation.
+
+`Mesh` compiles the step with `jit` over a mesh of axes `data` and `fsdp`: the batch is split over
+both, parameters and optimizer states are copied along `data` and split along `fsdp`. `Pmap` runs
+the same step under `pmap` and sums over devices by name. Both keep the state in the same global
+shapes, so a checkpoint of one is a checkpoint of the other.
+"""
+
+import abc
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from training.step import Program, State, measure_step, train_step
+
+_FUSED_STEPS = 64  # the most steps of one dispatch
+_PATIENCE = 0.25  # seconds that one dispatch may take, so that an interrupt is soon heard
+_SMALLEST_SHARD = 1024  # leaves of fewer elements are cheaper to copy than to gather
+
+
+class Parallel(abc.ABC):
+  """Devices that share one batch."""
+
+  def __init__(self, devices: Sequence[jax.Device]):
+    self.devices = tuple(devices)
+
+  @property
+  def shares(self) -> int:
+    """How many parts a batch is split into."""
+    return len(self.devices)
+
+  @abc.abstractmethod
+  def placement(self, tree) -> Any:
+    """The sharding of every leaf of a state or of parameters."""
+
+  @abc.abstractmethod
+  def _compile_step(self, step, state, *, resident: bool, fused: bool):
+    """Compiles `step(state, *feed, offset, total)`, which gives its state's memory to the next.
+
+    The feed is (batch,), or (arrays, rows [B]) where the split is resident, or (arrays,
+    rows [K, B], count) where steps are fused.
+    """
+
+  @abc.abstractmethod
+  def _compile_measure(self, measure):
+    """`measure(params, mutable, stored, rng, first, share)` compiled."""
+
+  def initialise(self, init: Callable[[], Any]):
+    """`init()` with its results born where they live; nothing is ever whole on one device."""
+    placement = self.placement(jax.eval_shape(init))
+    return jax.jit(init, out_shardings=placement)()
+
+  def abstract(self, init: Callable[[], Any]):
+    """Shapes, types and placement of what `init()` returns, for a restore."""
+    shapes = jax.eval_shape(init)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        self.placement(shapes),
+    )
+
+  def replicate(self, tree):
+    """Host arrays copied to every device."""
+    return _put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+  def trainer(self, program: Program, state, *, resident: Mapping[str, np.ndarray] | None):
+    """Compiles `advance(state, feeds) -> state`.
+
+    Args:
+      program: the step.
+      state: an example of the state, or its shapes.
+      resident: the whole training split where it fits on the device; the feeds then are rows [B] of
+        it, otherwise stored batches.
+    """
+    return Trainer(self, program, state, resident)
+
+  def measurer(self, measure, transform) -> Callable:
+    """Compiles `(params, mutable, stored, rng, first) -> metrics` over the global batch."""
+
+    def local(params, mutable, stored, rng, first, *, offset, total):
+      return measure_step(
+          params,
+          mutable,
+          stored,
+          rng,
+          measure=measure,
+          transform=transform,
+          first=first + offset,
+          total=total,
+      )
+
+    return self._compile_measure(local)
+
+  def caller(self, model, params, mutable):
+    """A `tasks.objective.Call`: methods of a trained model, compiled, results on the host."""
+    return Caller(model, params, mutable)
+
+
+class Mesh(Parallel):
+  """`jit` over a mesh; XLA inserts the communication."""
+
+  def __init__(self, data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None):
+    devices = list(jax.devices() if devices is None else devices)
+    data = len(devices) // fsdp if data == -1 else data
+    super().__init__(devices[: data * fsdp])
+    self._mesh = jax.sharding.Mesh(
+        np.asarray(self.devices).reshape(data, fsdp),
+        ("data", "fsdp"),
+        # Explicit axes, the default of jax.make_mesh, put shardings into types; Linen has none.
+        axis_types=(AxisType.Auto,) * 2,
+    )
+    self._fsdp = fsdp
+    self._batch = ("data", "fsdp")
+
+  def placement(self, tree):
+    return jax.tree.map(lambda leaf: NamedSharding(self._mesh, self._spec(leaf)), tree)
+
+  def _spec(self, leaf) -> PartitionSpec:
+    """Splits the largest divisible axis along `fsdp`; optimizer moments look like parameters."""
+    divisible = [i for i, n in enumerate(leaf.shape) if n % self._fsdp == 0]
+    if self._fsdp == 1 or not divisible or math.prod(leaf.shape) < _SMALLEST_SHARD:
+      return PartitionSpec()
+    axis = max(divisible, key=lambda i: leaf.shape[i])
+    return PartitionSpec(*[None] * axis, "fsdp")
+
+  def _compile_step(self, step, state, *, resident, fused):
+    everywhere = NamedSharding(self._mesh, PartitionSpec())
+    across = NamedSharding(self._mesh, PartitionSpec(self._batch))
+    rows = NamedSharding(self._mesh, PartitionSpec(None, self._batch))
+    feed = (everywhere, rows, everywhere) if fused else (everywhere, across)[not resident :]
+    placement = self.placement(state)
+    return jax.jit(
+        functools.partial(step, offset=0, total=lambda tree: tree),
+        in_shardings=(placement, *feed),
+        out_shardings=placement,
+        donate_argnums=0,
+    )
+
+  def _compile_measure(self, measure):
+    across = NamedSharding(self._mesh, PartitionSpec(self._batch))
+    compiled = jax.jit(functools.partial(measure, offset=0, total=lambda tree: tree))
+
+    def run(params, mutable, stored, rng, first):
+      return compiled(params, mutable, _put(stored, across), rng, first)
+
+    return run
+
+
+class Pmap(Parallel):
+  """`pmap` over all devices, with the state copied to each; sums are by the axis's name."""
+
+  _AXIS = "batch"
+
+  def __init__(self, data: int = -1, devices: Sequence[jax.Device] | None = None):
+    devices = list(jax.devices() if devices is None else devices)
+    super().__init__(devices if data == -1 else devices[:data])
+    self._mesh = jax.sharding.Mesh(
+        np.asarray(self.devices), (self._AXIS,), axis_types=(AxisType.Auto,)
+    )
+
+  def placement(self, tree):
+    return jax.tree.map(lambda _: NamedSharding(self._mesh, PartitionSpec()), tree)
+
+  def _total(self, tree):
+    return jax.lax.psum(tree, self._AXIS)
+
+  def _split(self, tree, axis: int):
+    """The batch axis of every leaf as [devices, share]; each device takes consecutive examples."""
+
+    def leaf(x):
+      shape = (*x.shape[:axis], self.shares, x.shape[axis] // self.shares, *x.shape[axis + 1 :])
+      return np.asarray(x).reshape(shape)
+
+    return jax.tree.map(leaf, tree)
+
+  def _compile_step(self, step, state, *, resident, fused):
+    in_axes = (None, None, 1, None) if fused else (None, None, 0)[not resident :]
+    at = in_axes.index(1 if fused else 0)  # which argument the batch is, the state being the first
+
+    def local(state, *feed):
+      share = jax.tree.leaves(feed[at - 1])[0].shape[in_axes[at]]
+      offset = jax.lax.axis_index(self._AXIS) * share
+      return step(state, *feed, offset=offset, total=self._total)
+
+    compiled = jax.pmap(
+        local,
+        axis_name=self._AXIS,
+        in_axes=in_axes,
+        out_axes=None,
+        donate_argnums=0,
+        devices=self.devices,
+    )
+
+    def run(state, *feed):
+      feed = list(feed)
+      feed[at - 1] = self._split(feed[at - 1], in_axes[at])
+      return compiled(state, *feed)
+
+    return run
+
+  def _compile_measure(self, measure):
+    def local(params, mutable, stored, rng, first):
+      share = len(jax.tree.leaves(stored)[0])
+      offset = jax.lax.axis_index(self._AXIS) * share
+      return measure(params, mutable, stored, rng, first, offset=offset, total=self._total)
+
+    compiled = jax.pmap(
+        local,
+        axis_name=self._AXIS,
+        in_axes=(None, None, 0, None, None),
+        out_axes=None,
+        devices=self.devices,
+    )
+
+    def run(params, mutable, stored, rng, first):
+      return compiled(params, mutable, self._split(stored, 0), rng, first)
+
+    return run
+
+
+class Trainer:
+  """The compiled step of a stage: `trainer(state, feeds)` takes one step a feed.
+
+  Attributes:
+    fused: whether many steps share one dispatch. A small network's step costs less than its
+      dispatch, so steps are fused wherever the data is on the device; except that XLA's CPU
+      backend runs a convolution inside a loop about twenty times slower than outside
+      (benchmarks/fused_steps.py), so there a program that contains one is never put in a loop.
+    group: how many feeds the next call may have.
+  """
+
+  def __init__(self, parallel: Parallel, program: Program, state, resident):
+    loops = parallel.devices[0].platform != "cpu" or not _convolves(program, state, resident)
+    self.fused = resident is not None and loops
+    self.group = 1
+    self._resident = () if resident is None else (parallel.replicate(dict(resident)),)
+
+    def one(state, *feed, offset, total):
+      stored = feed[0] if resident is None else _take(*feed)
+      return train_step(state, stored, program, first=offset, total=total, unroll=not loops)
+
+    def many(state, arrays, rows_KB, count, *, offset, total):
+      def body(i, state):
+        return one(state, arrays, rows_KB[i], offset=offset, total=total)
+
+      # A trip count that is an argument: any number of steps runs the same program, so how steps
+      # were grouped, or where a run was interrupted, cannot change a bit of its result.
+      return jax.lax.fori_loop(0, count, body, state)
+
+    self._step = parallel._compile_step(
+        many if self.fused else one, state, resident=resident is not None, fused=self.fused
+    )
+    self._calls = 0
+
+  def __call__(self, state: State, feeds: Sequence[Any]) -> State:
+    if not self.fused:
+      for feed in feeds:
+        state = self._step(state, *self._resident, feed)
+      return state
+    rows_KB = np.stack([*feeds, *[feeds[-1]] * (_FUSED_STEPS - len(feeds))])
+    before = time.perf_counter()
+    state = self._step(state, *self._resident, rows_KB, np.int32(len(feeds)))
+    self._calls += 1
+    # The first call compiles; the next few are timed, and the group grows to what patience allows.
+    if self._calls > 1 and len(feeds) == self.group < _FUSED_STEPS:
+      jax.block_until_ready(state.step)
+      if 2 * (time.perf_counter() - before) < _PATIENCE:
+        self.group *= 2
+    return state
+
+
+class Caller:
+  """Methods of a trained model, each compiled once a shape."""
+
+  def __init__(self, model, params, mutable):
+    self._model = model
+    self._variables = {"params": params, **mutable}
+    self._compiled = {}
+
+  def __call__(self, *inputs, method: str = "__call__", seed: int = 0, **fixed):
+    key = (method, tuple(sorted(fixed.items())))
+    if key not in self._compiled:
+      # A model asks for streams of randomness by name; one key under "params" serves them all.
+      self._compiled[key] = jax.jit(
+          lambda variables, rng, *inputs: self._model.apply(
+              variables, *inputs, method=method, rngs={"params": rng}, **fixed
+          )
+      )
+    result = self._compiled[key](self._variables, jax.random.key(seed), *inputs)
+    return jax.tree.map(np.asarray, result)
+
+
+def to_host(tree):
+  """Every leaf whole, as a NumPy array; keys as their bits."""
+
+  def leaf(x):
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.random.key_data(x)
+    return np.asarray(x)
+
+  return jax.tree.map(leaf, tree)
+
+
+def cost(program: Program, state, stored) -> dict[str, float]:
+  """FLOPs and bytes of one step, from the program compiled for one device and not run.
+
+  Args:
+    program: the step.
+    state: shapes of its state.
+    stored: shapes of a step's examples.
+  """
+  step = jax.jit(lambda s, x: train_step(s, x, program), donate_argnums=0)
+  compiled = step.lower(state, stored).compile()
+  memory = compiled.memory_analysis()
+  return {
+      "flops": compiled.cost_analysis()["flops"],
+      "state_and_batch_bytes": memory.argument_size_in_bytes,
+      "temporary_bytes": memory.temp_size_in_bytes,
+  }
+
+
+def _put(tree, sharding):
+  """Host arrays onto devices; each process hands over only the shards it holds."""
+
+  def leaf(x):
+    x = np.asarray(x)
+    if jax.process_count() == 1:
+      return jax.device_put(x, sharding)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+  return jax.tree.map(leaf, tree)
+
+
+def _take(arrays, rows):
+  return {name: array[rows] for name, array in arrays.items()}
+
+
+def _convolves(program: Program, state, resident) -> bool:
+  """Whether the step contains a convolution, read off its trace."""
+
+  def inside(jaxpr) -> bool:
+    for equation in jaxpr.eqns:
+      if equation.primitive.name == "conv_general_dilated":
+        return True
+      for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns")):
+        value = getattr(value, "jaxpr", value)
+        if hasattr(value, "eqns") and inside(value):
+          return True
+    return False
+
+  if resident is None:
+    return True
+  stored = {
+      name: jax.ShapeDtypeStruct((program.examples, *array.shape[1:]), array.dtype)
+      for name, array in resident.items()
+  }
+  traced = jax.jit(lambda s, x: train_step(s, x, program)).trace(state, stored)
+  return inside(traced.jaxpr.jaxpr)

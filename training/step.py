@@ -1,0 +1,220 @@
+"""One pure training step, written for the global batch."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+
+from models.layers import batch_axis
+from tasks.objective import Mean, Phase
+
+_DATA, _PHASE = 0, 1  # streams of randomness within a step
+
+
+class State(struct.PyTreeNode):
+  """Everything that a run is at one step; the checkpoint holds all of it.
+
+  Attributes:
+    step: steps taken in this stage, int32.
+    params: parameters, float32, by top-level group.
+    mutable: the model's other collections ("batch_stats", ...).
+    optimizer: one optimizer state a phase.
+    ema: exponential moving average of `params`, or None.
+    metrics: sums since the last logged row.
+    rng: the stage's key; a step folds its number in, so nothing here ever needs to advance.
+  """
+
+  step: jax.Array
+  params: dict[str, Any]
+  mutable: dict[str, Any]
+  optimizer: tuple[Any, ...]
+  ema: dict[str, Any] | None
+  metrics: dict[str, Mean]
+  rng: jax.Array
+
+
+class Program(NamedTuple):
+  """What a step does, fixed before compilation.
+
+  Attributes:
+    phases: the objective's updates, in order.
+    optimizers: one a phase.
+    transform: `(stored batch, keys [B]) -> batch`, the source's.
+    batch_size: examples of one update; a step reads `batch_size * sub_batches` of them.
+    microbatches: parts of a batch whose gradients are summed one after another.
+    ema_decay: 0 keeps no average.
+  """
+
+  phases: tuple[Phase, ...]
+  optimizers: tuple[optax.GradientTransformation, ...]
+  transform: Any
+  batch_size: int
+  microbatches: int = 1
+  ema_decay: float = 0.0
+
+  @property
+  def sub_batches(self) -> int:
+    return max(phase.repeats for phase in self.phases)
+
+  @property
+  def examples(self) -> int:
+    return self.batch_size * self.sub_batches
+
+
+def trained(phase: Phase, params):
+  """The part of `params` that a phase updates."""
+  return {group: params[group] for group in phase.trains or params}
+
+
+def label(phases: tuple[Phase, ...], phase: Phase, name: str) -> str:
+  """A metric's name; the phase's name goes before it where there are several phases."""
+  return name if len(phases) == 1 else f"{phase.name}/{name}"
+
+
+def split(tree, parts: int):
+  """[B, ...] leaves as [B / parts, parts, ...]: each device keeps its examples in every part."""
+  return jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), tree)
+
+
+def part(tree, i):
+  return jax.tree.map(lambda x: x[:, i], tree)
+
+
+def gradients(
+    phase, params, mutable, batch, index, rng, *, microbatches=1, total=lambda x: x, unroll=False
+):
+  """The gradient of a phase's mean loss over the global batch.
+
+  Args:
+    phase: which loss, against which parameters.
+    params: all parameters.
+    mutable: the model's other collections.
+    batch: leaves [B, ...] of this device's share.
+    index: [B] places of these examples in the global batch.
+    rng: the key of this update.
+    microbatches: the share is read in so many parts; the result does not depend on it, except
+      through layers whose statistics are of the microbatch (batch normalisation).
+    total: sums a tree over the devices that share the batch.
+    unroll: a Python loop over microbatches instead of a compiled one.
+
+  Returns:
+    (gradients of the trained groups, loss, new mutable collections, metrics), sums over all devices.
+  """
+
+  def objective(part_of_params, mutable, batch, index):
+    with batch_axis.scope(index, total):
+      loss, (mutable, metrics) = phase.loss({**params, **part_of_params}, mutable, batch, rng)
+    # The gradient of the sum: shares of unequal count add up exactly, means of means would not.
+    return loss.total, (loss, mutable, metrics)
+
+  def microbatch(i, mutable):
+    share, places = part((batches, indices), i)
+    grads, (loss, mutable, metrics) = jax.grad(objective, has_aux=True)(
+        trained(phase, params), mutable, share, places
+    )
+    return (grads, loss, metrics), mutable
+
+  def add(carry, i):
+    sums, mutable = carry
+    more, mutable = microbatch(i, mutable)
+    return (jax.tree.map(jnp.add, sums, more), mutable), None
+
+  batches, indices = split((batch, index), microbatches)
+  carry = microbatch(0, mutable)
+  if microbatches > 1:
+    others = jnp.arange(1, microbatches)
+    carry, _ = jax.lax.scan(add, carry, others, unroll=len(others) if unroll else 1)
+  (grads, loss, metrics), mutable = carry
+  grads, loss, metrics = total((grads, loss, metrics))
+  grads = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1e-8), grads)
+  return grads, loss, mutable, metrics
+
+
+def train_step(
+    state: State, stored, program: Program, *, first=0, total=lambda x: x, unroll=False
+) -> State:
+  """The state after one step.
+
+  Args:
+    state: before the step.
+    stored: this device's share of the step's examples, as the source stores them.
+    program: what to do with them.
+    first: place of the share's first example in the global batch.
+    total: sums a tree over the devices that share the batch.
+    unroll: see `gradients`.
+  """
+  rng = jax.random.fold_in(state.rng, state.step)
+  index = first + jnp.arange(len(jax.tree.leaves(stored)[0]))
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(rng, _DATA), index)
+  batch = program.transform(stored, keys)
+  batch.setdefault("mask", jnp.ones(index.shape, jnp.float32))
+  batches, indices = split((batch, index), program.sub_batches)
+
+  params, mutable, metrics = state.params, state.mutable, dict(state.metrics)
+  optimizer = list(state.optimizer)
+  for p, phase in enumerate(program.phases):
+    for r in range(phase.repeats):
+      key = jax.random.fold_in(jax.random.fold_in(rng, _PHASE + p), r)
+      grads, loss, mutable, measured = gradients(
+          phase,
+          params,
+          mutable,
+          *part((batches, indices), r),
+          key,
+          microbatches=program.microbatches,
+          total=total,
+          unroll=unroll,
+      )
+      updates, optimizer[p] = program.optimizers[p].update(
+          grads, optimizer[p], trained(phase, params)
+      )
+      params = {**params, **optax.apply_updates(trained(phase, params), updates)}
+      for name, value in {"loss": loss, **measured}.items():
+        name = label(program.phases, phase, name)
+        metrics[name] = metrics[name] + value if name in metrics else value
+  ema = state.ema
+  if ema is not None:
+    ema = optax.incremental_update(params, ema, 1.0 - program.ema_decay)
+  return State(state.step + 1, params, mutable, tuple(optimizer), ema, metrics, state.rng)
+
+
+def initial(program: Program, params, mutable, rng, stored) -> State:
+  """The state before the first step, for examples shaped like `stored`. Pure."""
+  state = State(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      mutable=mutable,
+      optimizer=tuple(
+          optimizer.init(trained(phase, params))
+          for phase, optimizer in zip(program.phases, program.optimizers, strict=True)
+      ),
+      ema=params if program.ema_decay else None,
+      metrics={},
+      rng=rng,
+  )
+  after = jax.eval_shape(lambda s, x: train_step(s, x, program), state, stored)
+  return state.replace(metrics=zeros(after.metrics))
+
+
+def zeros(tree):
+  """Host zeros shaped like `tree`."""
+  return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), tree)
+
+
+def measure_step(
+    params, mutable, stored, rng, *, measure, transform, first=0, total=lambda x: x
+) -> dict[str, Mean]:
+  """Metrics of one evaluation batch, summed over devices.
+
+  The randomness of an example depends on its place in the split, so neither the batch size nor the
+  number of devices changes what is measured.
+  """
+  index = first + jnp.arange(len(jax.tree.leaves(stored)[0]))
+  keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(rng, _DATA), index)
+  batch = transform(stored, keys)
+  with batch_axis.scope(index, total):
+    metrics = measure(params, mutable, batch, jax.random.fold_in(rng, _PHASE))
+  return total(metrics)
