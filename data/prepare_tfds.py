@@ -67,14 +67,14 @@ def prepare(origin: idx.Source, *, directory: str, examples: int = 0) -> str:
   Raises:
     ValueError: the directory already holds that data set with another number of examples.
   """
+  sizes = {part: len(origin.part(part)) for part in ("train", "test")}  # fails before it writes
   name = f"{''.join(word.capitalize() for word in origin.dataset.split('_'))}Local"
   attributes = {"origin": origin, "examples": examples, "__module__": __name__}
   builder_class = type(name, (Local,), attributes, skip_registration=True)
   # array_record: tfrecord needs TensorFlow, and parquet loses rows (tensorflow-datasets 4.9.10).
   builder = builder_class(data_dir=directory, file_format="array_record")
   builder.download_and_prepare()
-  for part in ("train", "test"):
-    size = len(origin.part(part))
+  for part, size in sizes.items():
     expected = min(examples or size, size)
     found = len(builder.as_data_source(split=part))
     if found != expected:
@@ -108,7 +108,9 @@ def main(arguments: list[str]) -> None:
   origin = idx.Source(dataset=dataset, directory=options.idx_directory)
   try:
     name = prepare(origin, directory=options.directory, examples=options.examples)
-  except (FileNotFoundError, ValueError) as error:
+  except FileNotFoundError as error:
+    sys.exit(f"error: {error} (here: --idx-directory=DIR)")
+  except ValueError as error:
     sys.exit(f"error: {error}")
   print(f"use --config.data.name=tfds:{name} --config.data.directory={options.directory}")
 

@@ -24,7 +24,8 @@ _PREPARE = "python -m data.prepare_tfds --from=idx:fashion_mnist --directory=DIR
 class Source(images.ImageSource):
   """A TFDS set with features `image` (Image or Tensor, of one shape) and `label` (ClassLabel).
 
-  TFDS shuffles a set once while preparing it, so that its end is a fair validation sample.
+  Its facts are read from the set's info file. TFDS shuffles a set once while preparing it, so that
+  its end is a fair validation sample.
 
   Attributes:
     dataset: as TFDS names it: "name", "name/config", either with ":version".
@@ -138,14 +139,17 @@ class _Stream:
     from array_record.python import array_record_module
 
     split = builder.info.splits[name]
+    if not split.num_examples:
+      raise ValueError(f"{self._file}: found 0 examples, expected at least 1")
     with _errors_naming(self._file):
       self._data = builder.as_data_source(split=name, file_format="array_record")
       # The length of a data source is what the info says; only the files know what is there.
-      readers = [array_record_module.ArrayRecordReader(str(file)) for file in split.filepaths]
-      found = sum(reader.num_records() for reader in readers)
+      found = sum(
+        array_record_module.ArrayRecordReader(str(file)).num_records() for file in split.filepaths
+      )
     if not found == len(self._data) == split.num_examples:
       raise ValueError(
-        f"{self._file}: found {found} examples in {len(readers)} files, "
+        f"{self._file}: found {found} examples in {len(split.filepaths)} files, "
         f"expected {split.num_examples}"
       )
 

@@ -66,7 +66,8 @@ figcaption { margin-top: .4rem; max-width: 46rem; }
 figcaption b { font-weight: 600; }
 @media (max-width: 600px) {
   main { padding: 18px 12px 40px; }
-  .settings tbody th { white-space: normal; overflow-wrap: break-word; }
+  .settings tbody th { white-space: normal; overflow-wrap: break-word;
+    min-width: 8.5rem; }
   th, td { padding-right: .5rem; } }
 """
 

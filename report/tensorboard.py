@@ -96,8 +96,8 @@ class Events:
       # The package names files by the second: without a number of our own, a process that resumes
       # within it would truncate the file of the one before. TensorBoard reads them in name order.
       number = len(list(folder.glob("*tfevents*")))
-      # TensorBoard hides nothing at the first session it finds, so the first process has to announce
-      # one too, or the first resumption would be taken for the start.
+      # TensorBoard hides nothing at the first session that it finds, so the first process has to
+      # announce one too, or the first resumption would be taken for the start.
       purge_step = 0 if number == 0 else self._purge_step
       self._writers[name] = SummaryWriter(
         str(folder), purge_step=purge_step, filename_suffix=f".{number:06d}"

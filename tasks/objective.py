@@ -63,6 +63,8 @@ class Phase(NamedTuple):
 class Call(Protocol):
   """A trained model, compiled: `call(*inputs, method="decode", seed=0)` runs one of its methods."""
 
+  model: nn.Module
+
   def __call__(self, *inputs: Any, method: str = "__call__", seed: int = 0, **fixed: Any) -> Any: ...
 
 

@@ -53,4 +53,12 @@ class Confusion:
   caption: str
 
 
+def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
+  """[N, ...] images in rows of `columns`; what fills no row is left out, unless it is the only one."""
+  if len(images) <= columns:
+    return Images({"": images}, caption)
+  starts = range(0, len(images) - columns + 1, columns)
+  return Images({f"{i + 1}-{i + columns}": images[i : i + columns] for i in starts}, caption)
+
+
 View = Images | Scatter | Confusion

@@ -286,6 +286,7 @@ def test_dynamic_binarisation_draws_anew_for_each_key():
     for _ in range(2)
   ]
   np.testing.assert_array_equal(*evaluated)
+  assert set(np.unique(evaluated)) == {0.0, 1.0}
 
 
 def test_fixed_binarisation_never_changes():
@@ -689,6 +690,18 @@ def test_prepare_tfds_takes_a_few_examples(prepared, tmp_path):
   assert len(dataset.split("test")) == 12
   with pytest.raises(ValueError, match="found 15 train examples, expected 14"):
     prepare_tfds.prepare(origin, directory=str(tmp_path), examples=14)
+
+
+@needs_tfds
+def test_prepare_tfds_without_files_writes_nothing(tmp_path):
+  from data import prepare_tfds
+
+  options = ["--from=idx:mnist", f"--idx-directory={tmp_path}", f"--directory={tmp_path / 'out'}"]
+  with pytest.raises(SystemExit) as stop:
+    prepare_tfds.main(options)
+  assert "--idx-directory=DIR" in str(stop.value)
+  assert str(tmp_path) in str(stop.value)
+  assert not (tmp_path / "out").exists()
 
 
 @needs_tfds

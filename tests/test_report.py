@@ -413,6 +413,7 @@ def test_hostile_text_stays_text(tmp_path):
   allowed |= {"table", "thead", "tbody", "tr", "td", "th", "ul", "li", "code", "wbr", "div"}
   assert {tag for tag, _ in page.tags} <= allowed
   assert all(image["src"].startswith("data:") for image in page.having("img"))
+  assert {image["alt"] for image in page.having("img")} == {f"X: {attack}", f"<b>: {attack}"}
   assert not any("onerror" in attributes for _, attributes in page.tags)
   assert page.text.count(attack) >= 8
 

@@ -280,7 +280,7 @@ class Caller:
   """Methods of a trained model, each compiled once a shape."""
 
   def __init__(self, model, params, mutable):
-    self._model = model
+    self.model = model
     self._variables = {"params": params, **mutable}
     self._compiled = {}
 
@@ -289,7 +289,7 @@ class Caller:
     if key not in self._compiled:
       # A model asks for streams of randomness by name; one key under "params" serves them all.
       self._compiled[key] = jax.jit(
-          lambda variables, rng, *inputs: self._model.apply(
+          lambda variables, rng, *inputs: self.model.apply(
               variables, *inputs, method=method, rngs={"params": rng}, **fixed
           )
       )

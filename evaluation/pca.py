@@ -1,0 +1,25 @@
+"""Principal component analysis, the linear autoencoder's optimum (Baldi & Hornik 1989)."""
+
+import numpy as np
+
+
+def components(data: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Mean [D] and the first `count` principal directions [count, D] of [N, ...] data."""
+  flat_ND = data.reshape(len(data), -1).astype(np.float64)
+  mean_D = flat_ND.mean(0)
+  _, vectors = np.linalg.eigh((flat_ND - mean_D).T @ (flat_ND - mean_D))
+  return mean_D, vectors[:, ::-1][:, :count].T
+
+
+def project(data: np.ndarray, count: int) -> np.ndarray:
+  """[N, count] coordinates of the data along its own first principal directions."""
+  mean_D, directions = components(data, count)
+  return (data.reshape(len(data), -1) - mean_D) @ directions.T
+
+
+def squared_error(train: np.ndarray, test: np.ndarray, count: int) -> float:
+  """Squared error per test example (sum over dimensions) of `count` components fitted on `train`."""
+  mean_D, directions = components(train, count)
+  centred_ND = test.reshape(len(test), -1).astype(np.float64) - mean_D
+  left_out = centred_ND - centred_ND @ directions.T @ directions
+  return float(np.square(left_out).sum(1).mean())
