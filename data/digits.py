@@ -30,6 +30,10 @@ class Source(images.ImageSource):
     return (8, 8, 1)
 
   @property
+  def image_dtype(self) -> np.dtype:
+    return np.dtype(np.float32)
+
+  @property
   def class_names(self) -> tuple[str, ...]:
     return tuple("0123456789")
 

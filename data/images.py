@@ -65,6 +65,17 @@ class ImageSource(source.Source):
     Yields `image` [N, H, W, C] and `label` int32 [N].
     """
 
+  @property
+  def image_dtype(self) -> np.dtype:
+    """The type in which pixels are stored."""
+    return np.dtype(np.uint8)
+
+  def spec(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+    return {
+      "image": jax.ShapeDtypeStruct(self.data_shape, self.image_dtype),
+      "label": jax.ShapeDtypeStruct((), np.int32),
+    }
+
   def facts(self) -> Mapping[str, Any]:
     return {"data_shape": self.data_shape, "classes": len(self.class_names)}
 

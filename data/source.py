@@ -58,8 +58,13 @@ class Source(abc.ABC):
   def facts(self) -> Mapping[str, Any]:
     """What a model must know of the elements, by the name of the model's field.
 
-    For instance {"data_shape": (28, 28, 1), "classes": 10}. Reads no file.
+    For instance {"data_shape": (28, 28, 1), "classes": 10}. Reads no example, so that a model can
+    be described where its data is not.
     """
+
+  @abc.abstractmethod
+  def spec(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+    """Shape and type of one example as it is stored, by name."""
 
   @abc.abstractmethod
   def split(self, name: str) -> Split:

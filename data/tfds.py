@@ -81,10 +81,14 @@ class Source(images.ImageSource):
         digest.update(sample["image"].tobytes() + sample["label"].tobytes())
     return digest.hexdigest()
 
+  @property
+  def image_dtype(self) -> np.dtype:
+    return np.dtype(self._feature("image").np_dtype)
+
   def _decoded_bytes(self) -> int:
     splits = self._builder.info.splits
     examples = sum(splits[name].num_examples for name in images.PARTS if name in splits)
-    return examples * math.prod(self.data_shape) * self._feature("image").np_dtype.itemsize
+    return examples * math.prod(self.data_shape) * self.image_dtype.itemsize
 
   def _feature(self, name: str) -> Any:
     features = self._builder.info.features

@@ -1,0 +1,155 @@
+"""Fukugen's command line: trains, evaluates, samples and reports experiments from config files."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+_CONFIG_HELP = """\
+A config is an experiment file, then optionally a variant: FILE.py:small. Any of its settings, and
+any field of the class that reads them, can be overridden: --config.optimizer.learning_rate=3e-4
+"""
+
+
+def main(argv: list[str]) -> int:
+  parser = _parser()
+  args, rest = parser.parse_known_args(argv)
+  debug = args.debug
+  # Imported late: --help must answer at once, and JAX alone takes half a second.
+  from training.errors import UserError
+
+  try:
+    overrides = _overrides(parser, rest)
+    if overrides and "config" not in args:
+      parser.error(f"{args.command} takes no --config overrides: the workdir knows its config")
+    return args.run(args, overrides) or 0
+  except UserError as error:
+    if debug:
+      raise
+    print(error, file=sys.stderr, flush=True)
+    return error.status
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog="launch.py", description=__doc__, epilog=_CONFIG_HELP)
+  parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+  commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+  def command(name: str, run, help: str) -> argparse.ArgumentParser:
+    sub = commands.add_parser(name, help=help, description=help, epilog=_CONFIG_HELP)
+    sub.set_defaults(run=run)
+    sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
+    return sub
+
+  def config(sub):
+    sub.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="experiment file")
+
+  def workdir(sub):
+    sub.add_argument("--workdir", required=True, metavar="DIR", help="where the run's files are")
+
+  def weights(sub):
+    sub.add_argument("--weights", choices=("latest", "best", "raw"), default="latest",
+                     help="latest (averaged, where the run keeps an average), best on validation,"
+                     " or raw (latest without averaging)")
+
+  command("list", _list, "print the experiments and what each claims")
+  config(command("describe", _describe, "print shapes, parameters and cost; train nothing"))
+  sub = command("train", _train, "train an experiment, or go on where its workdir stopped")
+  config(sub)
+  workdir(sub)
+  sub.add_argument("--allow-changed-config", action="store_true",
+                   help="go on although the run was started with another config")
+  sub = command("evaluate", _evaluate, "measure a trained run and rewrite its evaluation.json")
+  workdir(sub)
+  weights(sub)
+  sub = command("sample", _sample, "generate examples from a trained run")
+  workdir(sub)
+  weights(sub)
+  sub.add_argument("--count", type=int, default=48, help="how many (default 48)")
+  sub.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+  workdir(command("report", _report, "draw a trained run's figures again and rewrite its report"))
+  return parser
+
+
+def _overrides(parser, rest: list[str]) -> list[tuple[str, str]]:
+  """`--config.a.b=value` and `--config.a.b value` as (dotted key, text) pairs."""
+  found, rest = [], list(rest)
+  while rest:
+    word = rest.pop(0)
+    key, equals, value = word.partition("=")
+    if not key.startswith("--config.") or (not equals and not rest):
+      parser.error(f"unrecognized argument: {word}")
+    found.append((key.removeprefix("--config."), value if equals else rest.pop(0)))
+  return found
+
+
+def _list(args, overrides):
+  from training import catalogue
+
+  catalogue.show()
+
+
+def _describe(args, overrides):
+  from training import config
+
+  # Checked before JAX is imported, so that a typo is answered at once.
+  found = config.override(config.load(args.config), overrides)
+  _start_jax()
+  from training import run
+
+  run.describe(found)
+
+
+def _train(args, overrides):
+  from training import config
+
+  default = config.load(args.config)
+  found = config.override(default, overrides)
+  _start_jax()
+  from training import run
+
+  run.train(
+      found,
+      args.workdir,
+      command=["python", *sys.argv],
+      default=default.to_dict(),
+      changed=args.allow_changed_config,
+  )
+
+
+def _evaluate(args, overrides):
+  _start_jax()
+  from training import run
+
+  run.evaluate(args.workdir, weights=args.weights)
+
+
+def _sample(args, overrides):
+  if args.count < 1:
+    from training.errors import ConfigError
+
+    raise ConfigError(f"--count={args.count} is not at least 1", do="ask for one or more")
+  _start_jax()
+  from training import run
+
+  run.sample(args.workdir, count=args.count, seed=args.seed, weights=args.weights)
+
+
+def _report(args, overrides):
+  _start_jax()
+  from training import run
+
+  run.report(args.workdir)
+
+
+def _start_jax():
+  """Turns on the persistent compilation cache, for every program however small."""
+  cache = pathlib.Path(os.environ["XDG_CACHE_HOME"] if "XDG_CACHE_HOME" in os.environ
+                       else pathlib.Path.home() / ".cache")
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "fukugen" / "xla"))
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+  os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
