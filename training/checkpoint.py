@@ -70,7 +70,7 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state),
-            manifest=ocp.args.JsonSave(manifest(host, meta)),
+            manifest=ocp.args.JsonSave(manifest(state, host, meta)),
         ),
     )
 
@@ -156,14 +156,15 @@ def fingerprint(array: np.ndarray) -> str:
   return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
-def manifest(host: Any, meta: dict[str, Any]) -> dict[str, Any]:
-  """Shapes, types and hashes of a state on the host, with `meta`, and a hash of all that."""
+def manifest(state: Any, host: Any, meta: dict[str, Any]) -> dict[str, Any]:
+  """Shapes and types of a state, hashes of its copy on the host, `meta`, and a hash of all that."""
   entries = {}
-  for path, leaf in leaves(host):
+  # A key's type names its generator: other random bits would be another run.
+  for (path, leaf), (_, copy) in zip(leaves(state), leaves(host), strict=True):
     entries[path] = {
         "shape": list(leaf.shape),
         "dtype": str(leaf.dtype),
-        "sha256": fingerprint(leaf),
+        "sha256": fingerprint(copy),
     }
   found = {"schema": SCHEMA, "leaves": entries, "meta": meta}
   return {**found, "digest": digest(found)}

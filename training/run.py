@@ -51,7 +51,7 @@ def train(
   try:
     workdir.claim(experiment.config, changed=changed)
     with Stop() as stop:
-      state, stage, parallel = _train_stages(experiment, workdir, command, stop)
+      state, stage, parallel = fit(experiment, workdir, command=command, stop=stop)
       if stop.requested:
         raise Interrupted(
             "stopped after the last step",
@@ -120,7 +120,7 @@ def describe(config: Mapping[str, Any]):
 def stage_shapes(stage: Stage):
   """(shapes of the stage's state, shapes of a step's stored examples), by tracing alone."""
   stored = _stored(stage, stage.program.examples)
-  return jax.eval_shape(_initial(stage, jax.random.key(0), None)), stored
+  return jax.eval_shape(initial_state(stage, jax.random.key(0), None)), stored
 
 
 # ------------------------------------------------------------------------------- training
@@ -139,7 +139,16 @@ def _check_data(experiment: Experiment):
       )
 
 
-def _train_stages(experiment: Experiment, workdir: Workdir, command: list[str], stop: Stop):
+def fit(experiment: Experiment, workdir: Workdir, *, command: list[str], stop: Stop):
+  """Runs all stages, from the newest usable checkpoint where there is one.
+
+  Returns:
+    (state after the last step, last stage, its devices).
+
+  Raises:
+    Interrupted, NumericsError: see `training.loop.run_stage`.
+    CheckpointError: there are checkpoints, and none can be used.
+  """
   seed = experiment.run.seed
   source = experiment.stages[0].source
   workdirs.write_json(
@@ -164,7 +173,7 @@ def _train_stages(experiment: Experiment, workdir: Workdir, command: list[str], 
         key = jax.random.fold_in(jax.random.key(seed), i)
         if state is None or i > first:
           before = state.params if state is not None else _foreign(experiment.run.init_from)
-          state = parallel.initialise(_initial(stage, key, before))
+          state = parallel.initialise(initial_state(stage, key, before))
         place = Place(
             parallel=parallel,
             workdir=workdir,
@@ -183,7 +192,7 @@ def _train_stages(experiment: Experiment, workdir: Workdir, command: list[str], 
   return state, stage, parallel
 
 
-def _initial(stage: Stage, key, before: Mapping[str, Any] | None):
+def initial_state(stage: Stage, key, before: Mapping[str, Any] | None):
   """A pure function that makes the stage's first state, with parameters of `before` by name."""
   stored = _stored(stage, stage.program.examples)
   batch = _shapes_seen(stage)
@@ -268,7 +277,7 @@ def _resume(experiment: Experiment, checkpoints: Checkpoints, ends: list[int]):
     stage = experiment.stages[i]
     parallel = devices(stage.training)
     key = jax.random.key(experiment.run.seed)
-    abstract = parallel.abstract(_initial(stage, key, None))
+    abstract = parallel.abstract(initial_state(stage, key, None))
     try:
       state = checkpoints.restore(step, abstract)
       meta = checkpoints.meta(step)
@@ -315,7 +324,7 @@ def _trained(workdir: Workdir, weights: str) -> tuple[Stage, steps.State, Parall
     for step in checkpoints.steps(best=best):
       stage = experiment.stages[_stage_of(step, ends)]
       parallel = devices(stage.training)
-      abstract = parallel.abstract(_initial(stage, jax.random.key(0), None))
+      abstract = parallel.abstract(initial_state(stage, jax.random.key(0), None))
       try:
         state = checkpoints.restore(step, abstract, best=best)
       except Corrupt as why:
