@@ -1,0 +1,134 @@
+"""Every experiment there is, at its `smoke` variant, from the command line to the report."""
+
+import importlib.util
+import json
+import math
+import pathlib
+import shutil
+
+import jax
+import pytest
+
+import launch
+from training import catalogue, checkpoint, config, parallel, run, step
+from training.build import build
+from training.loop import Stop
+from training.workdir import Workdir, read_rows
+
+EXPERIMENTS = [str(entry.path) for entry in catalogue.entries()]
+NEEDS = {"idx:fashion_mnist": pathlib.Path("/usr/share/datasets/fashion-mnist")}
+
+
+def smoke(path, **overrides):
+  found = config.load(f"{path}:smoke")
+  assignments = [(k.replace("__", "."), str(v)) for k, v in overrides.items()]
+  found = config.override(found, assignments)
+  place = NEEDS.get(found.data.name)
+  if place and not place.exists():
+    pytest.skip(f"needs Fashion-MNIST: apt-get install dataset-{place.name}")
+  return build(found)
+
+
+def fit(experiment, path):
+  workdir = Workdir(path)
+  try:
+    with Stop() as stop:
+      state, _, _ = run.fit(experiment, workdir, command=[], stop=stop)
+  finally:
+    workdir.close()
+  return {k: checkpoint.fingerprint(v) for k, v in checkpoint.leaves(parallel.to_host(state))}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_all_variants_build(path):
+  for variant in config.VARIANTS:
+    build(config.load(f"{path}:{variant}"))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_from_the_command_line_to_the_report(path, tmp_path, capsys):
+  experiment = smoke(path)
+  assert launch.main(["train", f"--config={path}:smoke", f"--workdir={tmp_path}"]) == 0
+  rows = read_rows(tmp_path / "metrics.jsonl")
+  steps = sum(stage.training.steps for stage in experiment.stages)
+  assert [r["step"] for r in rows if r["split"] == "train"] == list(range(1, steps + 1))
+  assert all(math.isfinite(v) for r in rows for v in r.values() if isinstance(v, float))
+
+  measured = json.loads((tmp_path / "evaluation.json").read_text())["splits"]["test"]
+  assert measured["examples"] == len(experiment.stages[-1].source.split("test"))
+  assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0
+  assert "jax" in json.loads((tmp_path / "environment.json").read_text())["versions"]
+  assert (tmp_path / "figures/curves.png").stat().st_size > 5_000
+  assert len(list((tmp_path / "figures").glob("*.png"))) >= 2
+  assert list((tmp_path / "tensorboard").rglob("*tfevents*"))
+  assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+  # Looked at again, the run says the same.
+  before = (tmp_path / "evaluation.json").read_text()
+  assert launch.main(["evaluate", f"--workdir={tmp_path}"]) == 0
+  assert (tmp_path / "evaluation.json").read_text() == before
+  assert launch.main(["report", f"--workdir={tmp_path}"]) == 0
+  capsys.readouterr()
+  status = launch.main(["sample", f"--workdir={tmp_path}", "--count=3", "--seed=1"])
+  if experiment.stages[-1].task.sample.__qualname__.startswith("Objective"):
+    assert status == 2
+    assert "generates nothing" in capsys.readouterr().err
+  else:
+    assert status == 0
+    assert (tmp_path / "samples/seed_1.png").exists()
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_saved_and_resumed_to_the_same_bits(path, tmp_path):
+  experiment = smoke(path, training__mesh__data=1) if "stacked" not in path else smoke(path)
+  wanted = fit(experiment, tmp_path / "whole")
+  kept = sorted(int(p.name) for p in (tmp_path / "whole/checkpoints/latest").iterdir())
+  shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+  for step_ in kept[1:]:
+    shutil.rmtree(tmp_path / f"resumed/checkpoints/latest/{step_}")
+  assert fit(experiment, tmp_path / "resumed") == wanted
+  rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "resumed")]
+  assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_types_are_strict_in_everything_of_ours(path):
+  """No loss, transform or measure relies on an implicit change of dtype."""
+  for stage in smoke(path).stages:
+    state, stored = run.stage_shapes(stage)
+
+    def ours(params, mutable, stored, stage=stage):
+      key = jax.random.key(0)
+      index = jax.numpy.arange(stage.program.examples)
+      with jax.numpy_dtype_promotion("strict"):
+        batch = stage.program.transform(stored, jax.random.split(key, len(index)))
+        batch["mask"] = jax.numpy.ones(index.shape, jax.numpy.float32)
+        stage.task.measure(stage.model)(params, mutable, batch, key)
+        return [
+            step.gradients(phase, params, mutable, batch, index, key)
+            for phase in stage.program.phases
+        ]
+
+    for (grads, loss, _, _), phase in zip(
+        jax.eval_shape(ours, state.params, state.mutable, stored), stage.program.phases, strict=True
+    ):
+      assert loss.total.dtype == "float32"
+      assert jax.tree.structure(grads) == jax.tree.structure(step.trained(phase, state.params))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS)
+def test_an_experiment_is_a_page_of_a_paper(path):
+  """Citation, command, duration and data are in the docstring; claims are complete."""
+  spec = importlib.util.spec_from_file_location("page", path)
+  page = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(page)
+  for word in ("Paper ", "Run ", "Takes ", "Data "):
+    assert f"\n{word}" in page.__doc__, f"{path} does not say its {word.strip()}"
+  assert path in page.__doc__
+  for claim in page.CLAIMS:
+    assert {"name", "paper", "metric", "split", "relation", "seeds"} <= claim.keys()
+
+
+def test_every_page_is_found():
+  assert len(EXPERIMENTS) >= 7
+  assert len(EXPERIMENTS) == len(list(pathlib.Path("experiments").rglob("*.py")))
