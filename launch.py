@@ -48,17 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--workdir", required=True, metavar="DIR", help="where the run's files are")
 
   def weights(sub):
-    sub.add_argument("--weights", choices=("latest", "best", "raw"), default="latest",
-                     help="latest (averaged, where the run keeps an average), best on validation,"
-                     " or raw (latest without averaging)")
+    sub.add_argument(
+      "--weights",
+      choices=("latest", "best", "raw"),
+      default="latest",
+      help="latest (averaged, where the run keeps an average), best on validation,"
+      " or raw (latest without averaging)",
+    )
 
   command("list", _list, "print the experiments and what each claims")
   config(command("describe", _describe, "print shapes, parameters and cost; train nothing"))
   sub = command("train", _train, "train an experiment, or go on where its workdir stopped")
   config(sub)
   workdir(sub)
-  sub.add_argument("--allow-changed-config", action="store_true",
-                   help="go on although the run was started with another config")
+  sub.add_argument(
+    "--allow-changed-config",
+    action="store_true",
+    help="go on although the run was started with another config",
+  )
   sub = command("evaluate", _evaluate, "measure a trained run and rewrite its evaluation.json")
   workdir(sub)
   weights(sub)
@@ -109,11 +116,11 @@ def _train(args, overrides):
   from training import run
 
   run.train(
-      found,
-      args.workdir,
-      command=["python", *sys.argv],
-      default=default.to_dict(),
-      changed=args.allow_changed_config,
+    found,
+    args.workdir,
+    command=["python", *sys.argv],
+    default=default.to_dict(),
+    changed=args.allow_changed_config,
   )
 
 
@@ -144,8 +151,11 @@ def _report(args, overrides):
 
 def _start_jax():
   """Turns on the persistent compilation cache, for every program however small."""
-  cache = pathlib.Path(os.environ["XDG_CACHE_HOME"] if "XDG_CACHE_HOME" in os.environ
-                       else pathlib.Path.home() / ".cache")
+  cache = pathlib.Path(
+    os.environ["XDG_CACHE_HOME"]
+    if "XDG_CACHE_HOME" in os.environ
+    else pathlib.Path.home() / ".cache"
+  )
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "fukugen" / "xla"))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -86,6 +86,7 @@ def prepare(origin: idx.Source, *, directory: str, examples: int = 0) -> str:
 
 
 def main(arguments: list[str]) -> None:
+  """The command line of the recipe."""
   parser = argparse.ArgumentParser(
     prog="python -m data.prepare_tfds",
     description=__doc__,

@@ -18,7 +18,7 @@ def project(data: np.ndarray, count: int) -> np.ndarray:
 
 
 def squared_error(train: np.ndarray, test: np.ndarray, count: int) -> float:
-  """Squared error per test example (sum over dimensions) of `count` components fitted on `train`."""
+  """Squared error per test example, a sum over dimensions, of components fitted on `train`."""
   mean_D, directions = components(train, count)
   centred_ND = test.reshape(len(test), -1).astype(np.float64) - mean_D
   left_out = centred_ND - centred_ND @ directions.T @ directions

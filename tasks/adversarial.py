@@ -33,7 +33,7 @@ class Task(Objective):
 
     def judge(params, image, rng):
       return model.apply(
-          {"params": params}, image, train=True, method="discriminate", rngs={"dropout": rng}
+        {"params": params}, image, train=True, method="discriminate", rngs={"dropout": rng}
       )
 
     def discriminator(params, state, batch, rng):
@@ -43,8 +43,8 @@ class Task(Objective):
       # softplus(-l) = -log sigmoid(l), finite for any logit.
       loss_B = jax.nn.softplus(-real_B) + jax.nn.softplus(fake_B)
       metrics = {
-          "real_accuracy": Mean.over(real_B > 0, batch["mask"]),
-          "fake_accuracy": Mean.over(fake_B < 0, batch["mask"]),
+        "real_accuracy": Mean.over(real_B > 0, batch["mask"]),
+        "fake_accuracy": Mean.over(fake_B < 0, batch["mask"]),
       }
       return Mean.over(loss_B, batch["mask"]), (state, metrics)
 
@@ -54,8 +54,8 @@ class Task(Objective):
       return Mean.over(jax.nn.softplus(-fake_B), batch["mask"]), (state, {})
 
     return (
-        Phase("discriminator", discriminator, ("discriminator",), self.discriminator_steps),
-        Phase("generator", generator, ("generator",)),
+      Phase("discriminator", discriminator, ("discriminator",), self.discriminator_steps),
+      Phase("generator", generator, ("generator",)),
     )
 
   def measure(self, model):
@@ -68,9 +68,9 @@ class Task(Objective):
       real_B, fake_B = judge(batch["image"]), judge(image)
       loss_B = jax.nn.softplus(-real_B) + jax.nn.softplus(fake_B)
       return {
-          "loss": Mean.over(loss_B, batch["mask"]),
-          "real_probability": Mean.over(jax.nn.sigmoid(real_B), batch["mask"]),
-          "fake_probability": Mean.over(jax.nn.sigmoid(fake_B), batch["mask"]),
+        "loss": Mean.over(loss_B, batch["mask"]),
+        "real_probability": Mean.over(jax.nn.sigmoid(real_B), batch["mask"]),
+        "fake_probability": Mean.over(jax.nn.sigmoid(fake_B), batch["mask"]),
       }
 
     return measure
@@ -84,9 +84,9 @@ class Task(Objective):
     covariance = np.cov(flat_ND, rowvar=False)
     gaussian = rng.multivariate_normal(flat_ND.mean(0), covariance, size=5000, method="eigh")
     return {
-        "frechet": frechet.principal_distance(image, _generated(call, 5000, 0), held_out),
-        "frechet_train": frechet.principal_distance(image, image, held_out),
-        "frechet_gaussian": frechet.principal_distance(image, np.clip(gaussian, 0, 1), held_out),
+      "frechet": frechet.principal_distance(image, _generated(call, 5000, 0), held_out),
+      "frechet_train": frechet.principal_distance(image, image, held_out),
+      "frechet_gaussian": frechet.principal_distance(image, np.clip(gaussian, 0, 1), held_out),
     }
 
   def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:
@@ -95,11 +95,11 @@ class Task(Objective):
     # A generator that copies would show here: every sample beside its nearest training image.
     gaps = np.square(images[:, None] - real[None]).sum(tuple(range(2, images.ndim + 1)))
     return {
-        "samples": self.sample(call, 48, seed=0),
-        "nearest": Images(
-            {"sample": images, "nearest real": real[gaps.argmin(1)]},
-            "Samples above, their nearest training images (in squared error) below.",
-        ),
+      "samples": self.sample(call, 48, seed=0),
+      "nearest": Images(
+        {"sample": images, "nearest real": real[gaps.argmin(1)]},
+        "Samples above, their nearest training images (in squared error) below.",
+      ),
     }
 
   def sample(self, call: Call, count: int, seed: int) -> Images:

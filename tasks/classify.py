@@ -25,11 +25,11 @@ class Task(Objective):
   def phases(self, model):
     def loss(params, state, batch, rng):
       out, state = model.apply(
-          {"params": params, **state},
-          batch["image"],
-          train=True,
-          mutable=list(state),
-          rngs={"dropout": rng},
+        {"params": params, **state},
+        batch["image"],
+        train=True,
+        mutable=list(state),
+        rngs={"dropout": rng},
       )
       metrics = self._metrics(out.logits, batch)
       return metrics.pop("loss"), (state, metrics)
@@ -45,14 +45,14 @@ class Task(Objective):
 
   def _metrics(self, logits_BC, batch) -> dict[str, Mean]:
     target_BC = optax.smooth_labels(
-        (batch["label"][:, None] == np.arange(logits_BC.shape[-1])).astype(logits_BC.dtype),
-        self.label_smoothing,
+      (batch["label"][:, None] == np.arange(logits_BC.shape[-1])).astype(logits_BC.dtype),
+      self.label_smoothing,
     )
     loss_B = optax.softmax_cross_entropy(logits_BC, target_BC)
     correct_B = logits_BC.argmax(-1) == batch["label"]
     return {
-        "loss": Mean.over(loss_B, batch["mask"]),
-        "accuracy": Mean.over(correct_B, batch["mask"]),
+      "loss": Mean.over(loss_B, batch["mask"]),
+      "accuracy": Mean.over(correct_B, batch["mask"]),
     }
 
   def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:

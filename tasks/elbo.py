@@ -37,10 +37,10 @@ class Task(Objective):
     def measure(params, state, batch, rng):
       nll, kl = self._terms(model, params, batch, rng)
       return {
-          "loss": Mean(nll.total + self.beta * kl.total, nll.count),
-          "elbo": Mean(-nll.total - kl.total, nll.count),
-          "nll": nll,
-          "kl": kl,
+        "loss": Mean(nll.total + self.beta * kl.total, nll.count),
+        "elbo": Mean(-nll.total - kl.total, nll.count),
+        "nll": nll,
+        "kl": kl,
       }
 
     return measure
@@ -67,19 +67,19 @@ class Task(Objective):
     weights = np.linspace(0, 1, _COLUMNS, dtype=np.float32)[:, None]
     between_NZ = (1 - weights) * mean_NZ[0] + weights * mean_NZ[other]
     return {
-        "reconstructions": Images(
-            {"input": image[:_COLUMNS], "decoder mean": _decoded(call, mean_NZ[:_COLUMNS])},
-            "Test images, and the decoder's mean at the mean of their posterior.",
-        ),
-        "prior_samples": self.sample(call, 4 * _COLUMNS, seed=0),
-        "latents": Scatter(
-            plane_N2, label, axes, "Posterior means of the test set by class.", test.class_names
-        ),
-        "interpolation": Images(
-            {"": _decoded(call, between_NZ)},
-            "On the straight line between the posterior means of two test images.",
-        ),
-        "traversals": _traversals(call, mean_NZ),
+      "reconstructions": Images(
+        {"input": image[:_COLUMNS], "decoder mean": _decoded(call, mean_NZ[:_COLUMNS])},
+        "Test images, and the decoder's mean at the mean of their posterior.",
+      ),
+      "prior_samples": self.sample(call, 4 * _COLUMNS, seed=0),
+      "latents": Scatter(
+        plane_N2, label, axes, "Posterior means of the test set by class.", test.class_names
+      ),
+      "interpolation": Images(
+        {"": _decoded(call, between_NZ)},
+        "On the straight line between the posterior means of two test images.",
+      ),
+      "traversals": _traversals(call, mean_NZ),
     }
 
   def sample(self, call: Call, count: int, seed: int) -> Images:

@@ -34,7 +34,7 @@ class Task(Objective):
 
   def _error(self, model, params, batch) -> Mean:
     x_BD, logits_BD = model.apply(
-        {"params": params}, batch["image"], layer=self.layer, method="reconstruct"
+      {"params": params}, batch["image"], layer=self.layer, method="reconstruct"
     )
     # What is reconstructed is given: no gradient may make the codes below easier to reconstruct.
     error_B = optax.sigmoid_binary_cross_entropy(logits_BD, jax.lax.stop_gradient(x_BD)).sum(-1)

@@ -65,7 +65,9 @@ class Call(Protocol):
 
   model: nn.Module
 
-  def __call__(self, *inputs: Any, method: str = "__call__", seed: int = 0, **fixed: Any) -> Any: ...
+  def __call__(
+    self, *inputs: Any, method: str = "__call__", seed: int = 0, **fixed: Any
+  ) -> Any: ...
 
 
 class Examples(NamedTuple):
@@ -88,7 +90,7 @@ class Objective(abc.ABC):
     """Metrics of one evaluation batch; its `mask` is zero where the batch was padded."""
 
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
-    """Figures that need a whole set at once (a rank, a distribution, a rival's fit), on the host."""
+    """What needs a whole set at once: a distribution, the fit of a rival. On the host."""
     return {}
 
   def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:

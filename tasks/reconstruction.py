@@ -44,8 +44,8 @@ class Task(Objective):
     squared_B = optax.squared_error(out.reconstruction, batch["image"]).sum(pixels)
     entropy_B = optax.sigmoid_binary_cross_entropy(out.logits, batch["image"]).sum(pixels)
     return {
-        "squared": Mean.over(squared_B, batch["mask"]),
-        "cross_entropy": Mean.over(entropy_B, batch["mask"]),
+      "squared": Mean.over(squared_B, batch["mask"]),
+      "cross_entropy": Mean.over(entropy_B, batch["mask"]),
     }
 
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
@@ -61,19 +61,19 @@ class Task(Objective):
     linear = (flat_ND @ directions.T @ directions + mean_D).reshape(image[:_COLUMNS].shape)
     two = out.code.shape[1] == 2
     return {
-        "reconstructions": Images(
-            {
-                "input": image[:_COLUMNS],
-                "autoencoder": out.reconstruction[:_COLUMNS],
-                f"PCA, {call.model.code}": np.clip(linear, 0, 1),
-            },
-            f"Test images through a code of {call.model.code} numbers.",
-        ),
-        "codes": Scatter(
-            out.code if two else pca.project(out.code, 2),
-            label,
-            ("code 1", "code 2") if two else ("first component", "second component"),
-            "Codes of the test set by class.",
-            test.class_names,
-        ),
+      "reconstructions": Images(
+        {
+          "input": image[:_COLUMNS],
+          "autoencoder": out.reconstruction[:_COLUMNS],
+          f"PCA, {call.model.code}": np.clip(linear, 0, 1),
+        },
+        f"Test images through a code of {call.model.code} numbers.",
+      ),
+      "codes": Scatter(
+        out.code if two else pca.project(out.code, 2),
+        label,
+        ("code 1", "code 2") if two else ("first component", "second component"),
+        "Codes of the test set by class.",
+        test.class_names,
+      ),
     }

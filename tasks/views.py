@@ -54,7 +54,7 @@ class Confusion:
 
 
 def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
-  """[N, ...] images in rows of `columns`; what fills no row is left out, unless it is the only one."""
+  """[N, ...] images in rows of `columns`; a last row that is not full is left out."""
   if len(images) <= columns:
     return Images({"": images}, caption)
   starts = range(0, len(images) - columns + 1, columns)

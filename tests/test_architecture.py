@@ -6,27 +6,44 @@ import pathlib
 import pytest
 
 ROOMS = {
-    "models": {"models.layers", "models.<family>"},
-    "models.layers": {"models.layers"},
-    "tasks": {"tasks", "models.layers", "evaluation", "models.<family>.__init__"},
-    "data": {"data"},
-    "evaluation": {"evaluation"},
-    "experiments": set(),
-    "report": {"report", "tasks.views"},
-    "training": {"training", "models.layers", "tasks", "data", "report"},
-    "launch": {"training"},
+  "models": {"models.layers", "models.<family>"},
+  "models.layers": {"models.layers"},
+  "tasks": {"tasks", "models.layers", "evaluation", "models.<family>.__init__"},
+  "data": {"data"},
+  "evaluation": {"evaluation"},
+  "experiments": set(),
+  "report": {"report", "tasks.views"},
+  "training": {"training", "models.layers", "tasks", "data", "report"},
+  "launch": {"training"},
 }
 DEVICES = pathlib.Path("training/parallel.py")
 # Whatever names devices or compiles for them.
 FORBIDDEN = {
-    "jit", "pmap", "shard_map", "pjit", "psum", "pmean", "pmax", "pmin", "all_gather", "all_to_all",
-    "ppermute", "psum_scatter", "axis_index", "NamedSharding", "PartitionSpec", "make_mesh",
+  "jit",
+  "pmap",
+  "shard_map",
+  "pjit",
+  "psum",
+  "pmean",
+  "pmax",
+  "pmin",
+  "all_gather",
+  "all_to_all",
+  "ppermute",
+  "psum_scatter",
+  "axis_index",
+  "NamedSharding",
+  "PartitionSpec",
+  "make_mesh",
 }
 
 
 def files():
   rooms = {name.split(".")[0] for name in ROOMS} - {"launch"}
-  return [pathlib.Path("launch.py"), *sorted(p for r in rooms for p in pathlib.Path(r).rglob("*.py"))]
+  return [
+    pathlib.Path("launch.py"),
+    *sorted(p for r in rooms for p in pathlib.Path(r).rglob("*.py")),
+  ]
 
 
 def tree(path):
@@ -103,7 +120,7 @@ def test_no_default_hides_in_a_get(path):
       if node.func.attr in ("get", "get_ref", "setdefault"):
         owner = ast.unparse(node.func.value)
         assert not any(
-            word in owner for word in ("config", "spec", "blocks", "training", "overrides")
+          word in owner for word in ("config", "spec", "blocks", "training", "overrides")
         ), f"{path}:{node.lineno} reads {owner}.{node.func.attr}"
 
 
@@ -127,7 +144,7 @@ def test_every_model_names_its_activations_type(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in files() if p.parts[0] in ("models", "tasks", "data", "training")], ids=str
+  "path", [p for p in files() if p.parts[0] in ("models", "tasks", "data", "training")], ids=str
 )
 def test_public_things_are_documented(path):
   for node in tree(path).body:

@@ -105,12 +105,12 @@ def test_types_are_strict_in_everything_of_ours(path):
         batch["mask"] = jax.numpy.ones(index.shape, jax.numpy.float32)
         stage.task.measure(stage.model)(params, mutable, batch, key)
         return [
-            step.gradients(phase, params, mutable, batch, index, key)
-            for phase in stage.program.phases
+          step.gradients(phase, params, mutable, batch, index, key)
+          for phase in stage.program.phases
         ]
 
     for (grads, loss, _, _), phase in zip(
-        jax.eval_shape(ours, state.params, state.mutable, stored), stage.program.phases, strict=True
+      jax.eval_shape(ours, state.params, state.mutable, stored), stage.program.phases, strict=True
     ):
       assert loss.total.dtype == "float32"
       assert jax.tree.structure(grads) == jax.tree.structure(step.trained(phase, state.params))

@@ -14,16 +14,16 @@ from training.evaluate import evaluator
 from training.run import initial_state
 
 SEAMS = {
-    "vae": "experiments/vae/gaussian_digits.py",
-    "gan": "experiments/gan/mlp_digits.py",
-    "resnet": "experiments/convnet/resnet_digits.py",
+  "vae": "experiments/vae/gaussian_digits.py",
+  "gan": "experiments/gan/mlp_digits.py",
+  "resnet": "experiments/convnet/resnet_digits.py",
 }
 WAYS = {
-    "one device": lambda: parallel.Mesh(1, 1),
-    "jit": lambda: parallel.Mesh(4, 1),
-    "fsdp": lambda: parallel.Mesh(1, 4),
-    "data and fsdp": lambda: parallel.Mesh(2, 2),
-    "pmap": lambda: parallel.Pmap(4),
+  "one device": lambda: parallel.Mesh(1, 1),
+  "jit": lambda: parallel.Mesh(4, 1),
+  "fsdp": lambda: parallel.Mesh(1, 4),
+  "data and fsdp": lambda: parallel.Mesh(2, 2),
+  "pmap": lambda: parallel.Pmap(4),
 }
 
 
@@ -56,9 +56,9 @@ def reference(seam):
 
 # Wide enough that FSDP has something to split.
 WIDE = {
-    "vae": dict(model__hidden=64),
-    "gan": dict(model__generator_widths="(64,64)", model__discriminator_widths="(64,64)"),
-    "resnet": dict(model__widths="(8,16,16)"),
+  "vae": dict(model__hidden=64),
+  "gan": dict(model__generator_widths="(64,64)", model__discriminator_widths="(64,64)"),
+  "resnet": dict(model__widths="(8,16,16)"),
 }
 
 
@@ -77,9 +77,9 @@ def test_losses_do_not_depend_on_the_devices(seam, way):
   assert_close(losses, wanted)
   # Batch statistics are of the global batch, whichever device saw which example.
   jax.tree.map(
-      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-      state.mutable,
-      wanted_state.mutable,
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+    state.mutable,
+    wanted_state.mutable,
   )
 
 
@@ -96,8 +96,9 @@ def test_fsdp_splits_parameters_and_moments():
 @pytest.mark.parametrize("way", ["one device", "jit", "pmap"])
 def test_streamed_batches_train_like_resident_ones(way):
   stage = stage_of(SEAMS["vae"])
-  assert_close(steps_of(stage, WAYS[way](), 5, resident=False)[0],
-               steps_of(stage, WAYS[way](), 5)[0])
+  assert_close(
+    steps_of(stage, WAYS[way](), 5, resident=False)[0], steps_of(stage, WAYS[way](), 5)[0]
+  )
 
 
 @pytest.mark.parametrize("way", ["one device", "pmap"])
@@ -113,8 +114,8 @@ def test_grouping_steps_changes_no_bit(way):
     first = 0
     for size in groups:
       feeds = [
-          sources.rows(0, i, examples=len(train), batch_size=stage.program.examples)
-          for i in range(first, first + size)
+        sources.rows(0, i, examples=len(train), batch_size=stage.program.examples)
+        for i in range(first, first + size)
       ]
       state, first = trainer(state, feeds), first + size
     return parallel.to_host(state)
@@ -134,8 +135,12 @@ def test_convolutions_are_not_looped_on_cpu():
 @pytest.mark.parametrize("microbatches", [2, 5])
 def test_accumulated_gradients_equal_the_whole_batch(way, microbatches):
   whole = stage_of(SEAMS["vae"])
-  parts = stage_of(SEAMS["vae"], data__batch_size=100 if way == "one device" else 20 * 4,
-                   training__microbatches=microbatches, training__mesh__data=1)
+  parts = stage_of(
+    SEAMS["vae"],
+    data__batch_size=100 if way == "one device" else 20 * 4,
+    training__microbatches=microbatches,
+    training__mesh__data=1,
+  )
   whole = stage_of(SEAMS["vae"], data__batch_size=parts.source.batch_size)
   assert_close(steps_of(parts, WAYS[way](), 5)[0], steps_of(whole, WAYS[way](), 5)[0])
 
@@ -147,8 +152,8 @@ def test_accumulation_weighs_unequal_masks_by_count(microbatches):
   params = initial_state(stage, jax.random.key(0), None)().params
   rng = np.random.default_rng(0)
   batch = {
-      "image": rng.uniform(size=(16, 8, 8, 1)).astype(np.float32),
-      "mask": np.ones(16, np.float32),
+    "image": rng.uniform(size=(16, 8, 8, 1)).astype(np.float32),
+    "mask": np.ones(16, np.float32),
   }
   batch["mask"][[0, 4, 8, 12, 1]] = 0.0
   batch = jax.tree.map(jnp.asarray, batch)
@@ -170,12 +175,12 @@ def test_evaluation_counts_every_example_once(way, size):
   place = WAYS[way]()
   state = initial_state(stage, jax.random.key(0), None)()
   measured = evaluator(stage.task, stage.model, stage.source, place)(
-      state.params, state.mutable, "validation"
+    state.params, state.mutable, "validation"
   )
   split = stage.source.split("validation")
   stored = split.take(np.arange(len(split)))
   logits = stage.model.apply(
-      {"params": state.params, **state.mutable}, stored["image"], train=False
+    {"params": state.params, **state.mutable}, stored["image"], train=False
   ).logits
   assert measured.examples == len(split) == 147
   logits = np.asarray(logits, np.float64)

@@ -19,10 +19,10 @@ from training.parallel import to_host
 from training.workdir import Workdir, read_rows
 
 SEAMS = {
-    "vae": ("experiments/vae/gaussian_digits.py", {"training.ema_decay": "0.5"}),
-    "gan": ("experiments/gan/mlp_digits.py", {}),
-    "resnet": ("experiments/convnet/resnet_digits.py", {"training.ema_decay": "0.5"}),
-    "stacked": ("experiments/autoencoder/stacked_digits.py", {}),
+  "vae": ("experiments/vae/gaussian_digits.py", {"training.ema_decay": "0.5"}),
+  "gan": ("experiments/gan/mlp_digits.py", {}),
+  "resnet": ("experiments/convnet/resnet_digits.py", {"training.ema_decay": "0.5"}),
+  "stacked": ("experiments/autoencoder/stacked_digits.py", {}),
 }
 
 
@@ -32,13 +32,13 @@ def experiment(seam, **more):
   if seam != "stacked":
     # Rows of two steps, evaluations of three, checkpoints of one: each crosses the others.
     overrides = {
-        **overrides,
-        "training.steps": "6",
-        "training.log_every": "2",
-        "training.eval_every": "3",
-        "training.checkpoint_every": "1",
-        "training.keep": "6",
-        **more,
+      **overrides,
+      "training.steps": "6",
+      "training.log_every": "2",
+      "training.eval_every": "3",
+      "training.checkpoint_every": "1",
+      "training.keep": "6",
+      **more,
     }
   return build(config.override(found, overrides.items()))
 
@@ -53,9 +53,7 @@ def fit(found, path):
 
 
 def bits(state):
-  return {
-      name: checkpoint.fingerprint(leaf) for name, leaf in checkpoint.leaves(to_host(state))
-  }
+  return {name: checkpoint.fingerprint(leaf) for name, leaf in checkpoint.leaves(to_host(state))}
 
 
 def text(path):
@@ -207,14 +205,17 @@ def test_another_model_is_refused_with_the_paths_that_differ(vae, tmp_path):
   other = tmp_path / "run"
   shutil.copytree(path, other)
   wider = one_device(experiment("vae", **{"model.hidden": "33"}))
-  with pytest.raises(CheckpointError, match=r"encoder/bias wants float32\[33\], has float32\[128\]"):
+  with pytest.raises(
+    CheckpointError, match=r"encoder/bias wants float32\[33\], has float32\[128\]"
+  ):
     fit(wider, other)
 
 
 def test_the_best_checkpoint_never_evicts_the_resume_point(tmp_path):
   found = one_device(
-      experiment("vae", **{"training.keep": "2", "training.eval_every": "1",
-                           "optimizer.learning_rate": "0.3"})
+    experiment(
+      "vae", **{"training.keep": "2", "training.eval_every": "1", "optimizer.learning_rate": "0.3"}
+    )
   )
   fit(found, tmp_path)
   rows = [r for r in read_rows(tmp_path / "metrics.jsonl") if r["split"] == "validation"]
@@ -256,18 +257,22 @@ def test_a_second_writer_is_refused(tmp_path):
 def launch(*words, **kwargs):
   env = {**os.environ, "JAX_PLATFORMS": "cpu"}
   return subprocess.Popen(
-      [sys.executable, "launch.py", *words],
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **kwargs,
+    [sys.executable, "launch.py", *words],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env=env,
+    **kwargs,
   )
 
 
 LONG = (
-    "train",
-    "--config=experiments/vae/gaussian_digits.py:small",
-    "--config.training.steps=40000",
-    "--config.training.log_every=50",
-    "--config.training.eval_every=1000",
-    "--config.training.checkpoint_every=500",
+  "train",
+  "--config=experiments/vae/gaussian_digits.py:small",
+  "--config.training.steps=40000",
+  "--config.training.log_every=50",
+  "--config.training.eval_every=1000",
+  "--config.training.checkpoint_every=500",
 )
 
 
@@ -319,11 +324,17 @@ def test_a_changed_config_is_refused_with_the_difference(tmp_path, capsys):
 def test_a_run_that_is_not_finite_stops_with_its_last_finite_step(tmp_path):
   import launch as command
 
-  status = command.main([
-      "train", "--config=experiments/convnet/resnet_digits.py:smoke", f"--workdir={tmp_path}",
-      "--config.optimizer.learning_rate=1e30", "--config.training.mesh.data=1",
-      "--config.training.checkpoint_every=1", "--config.training.steps=20",
-  ])
+  status = command.main(
+    [
+      "train",
+      "--config=experiments/convnet/resnet_digits.py:smoke",
+      f"--workdir={tmp_path}",
+      "--config.optimizer.learning_rate=1e30",
+      "--config.training.mesh.data=1",
+      "--config.training.checkpoint_every=1",
+      "--config.training.steps=20",
+    ]
+  )
   assert status == 6
   for step in (tmp_path / "checkpoints/latest").iterdir():
     assert int(step.name) < 20

@@ -55,7 +55,7 @@ class Training:
   best_is: Literal["least", "greatest"] = "least"
   parallel: Literal["jit", "pmap"] = "jit"
   mesh: dict[Literal["data", "fsdp"], Annotated[int, "[-1, inf)"]] = dataclasses.field(
-      default_factory=lambda: {"data": -1, "fsdp": 1}
+    default_factory=lambda: {"data": -1, "fsdp": 1}
   )
   microbatches: Annotated[int, "[1, inf)"] = 1
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -114,15 +114,15 @@ def build(config: Mapping[str, Any]) -> Experiment:
     for block in blocks:
       if block not in BLOCKS:
         raise ConfigError(
-            f"config.{where}{block} is read by nothing{nearest(block, (*BLOCKS, 'name'))}",
-            kept=UNTOUCHED,
-            do=f"a stage has the blocks {', '.join(BLOCKS)}",
+          f"config.{where}{block} is read by nothing{nearest(block, (*BLOCKS, 'name'))}",
+          kept=UNTOUCHED,
+          do=f"a stage has the blocks {', '.join(BLOCKS)}",
         )
     merged = {
-        block: _merge(
-            shared[block] if block in shared else {}, blocks[block] if block in blocks else {}
-        )
-        for block in BLOCKS
+      block: _merge(
+        shared[block] if block in shared else {}, blocks[block] if block in blocks else {}
+      )
+      for block in BLOCKS
     }
     stage, full = _stage(name, merged, where=where)
     built.append(stage)
@@ -148,36 +148,34 @@ def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
   source, data_args = _source(blocks["data"], where=f"{where}data")
   model, model_args = _model(blocks["model"], source, training, where=f"{where}model")
   task_class, task_spec, task_name = _locate(
-      "tasks", "Task", blocks["task"], f"{where}task", ("objective", "views")
+    "tasks", "Task", blocks["task"], f"{where}task", ("objective", "views")
   )
   task_args = arguments(task_class, task_spec, where=f"{where}task")
   task = _construct(task_class, task_args, f"{where}task")
   phases = task.phases(model)
-  optimizers, optimizer_args = _optimizers(
-      blocks["optimizer"], phases, where=f"{where}optimizer"
-  )
+  optimizers, optimizer_args = _optimizers(blocks["optimizer"], phases, where=f"{where}optimizer")
   transform = _training_transform(source)
   program = step.Program(
-      phases=phases,
-      optimizers=tuple(
-          o.transformation(training.steps * phase.repeats)
-          for o, phase in zip(optimizers, phases, strict=True)
-      ),
-      transform=transform,
-      batch_size=source.batch_size,
-      microbatches=training.microbatches,
-      ema_decay=training.ema_decay,
+    phases=phases,
+    optimizers=tuple(
+      o.transformation(training.steps * phase.repeats)
+      for o, phase in zip(optimizers, phases, strict=True)
+    ),
+    transform=transform,
+    batch_size=source.batch_size,
+    microbatches=training.microbatches,
+    ema_decay=training.ema_decay,
   )
   rates = tuple(
-      o.rate(training.steps * phase.repeats) for o, phase in zip(optimizers, phases, strict=True)
+    o.rate(training.steps * phase.repeats) for o, phase in zip(optimizers, phases, strict=True)
   )
   _check_shares(program, training, where)
   full = {
-      "model": {"name": blocks["model"]["name"], **model_args},
-      "task": {"name": task_name, **task_args},
-      "data": {"name": blocks["data"]["name"], **data_args},
-      "optimizer": optimizer_args,
-      "training": training_args,
+    "model": {"name": blocks["model"]["name"], **model_args},
+    "task": {"name": task_name, **task_args},
+    "data": {"name": blocks["data"]["name"], **data_args},
+    "optimizer": optimizer_args,
+    "training": training_args,
   }
   return Stage(name, model, task, source, program, rates, training), full
 
@@ -191,17 +189,17 @@ def _locate(room: str, attribute: str, spec: Mapping, where: str, not_these: tup
   spec = dict(spec)
   files = pathlib.Path(__file__).parent.parent / room
   known = [
-      ".".join(path.relative_to(files).with_suffix("").parts)
-      for path in files.rglob("*.py")
-      if path.stem != "__init__" and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
+    ".".join(path.relative_to(files).with_suffix("").parts)
+    for path in files.rglob("*.py")
+    if path.stem != "__init__" and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
   ]
   name = spec.pop("name", None)
   if not isinstance(name, str) or name not in known:
     said = "is missing" if name is None else f"is {name!r}, which names no file of {room}/"
     raise ConfigError(
-        f"config.{where}.name {said}{nearest(str(name), known)}",
-        kept=UNTOUCHED,
-        do=f"choose one of {', '.join(sorted(known))}",
+      f"config.{where}.name {said}{nearest(str(name), known)}",
+      kept=UNTOUCHED,
+      do=f"choose one of {', '.join(sorted(known))}",
     )
   return getattr(importlib.import_module(f"{room}.{name}"), attribute), spec, name
 
@@ -211,7 +209,9 @@ def _construct(cls, args, where):
   try:
     return cls(**args)
   except ValueError as error:
-    raise ConfigError(f"config.{where}: {error}", kept=UNTOUCHED, do="change these fields") from None
+    raise ConfigError(
+      f"config.{where}: {error}", kept=UNTOUCHED, do="change these fields"
+    ) from None
 
 
 def _source(spec, *, where):
@@ -231,16 +231,16 @@ def _model(spec, source: Source, training: Training, *, where):
   for field in _EXECUTION:
     if field in spec:
       raise ConfigError(
-          f"config.{where}.{field} is decided by config.training.{field}",
-          kept=UNTOUCHED,
-          do=f"set --config.training.{field}=VALUE",
+        f"config.{where}.{field} is decided by config.training.{field}",
+        kept=UNTOUCHED,
+        do=f"set --config.training.{field}=VALUE",
       )
   known = {f.name for f in dataclasses.fields(cls)}
   if training.remat and "remat" not in known:
     raise ConfigError(
-        f"config.training.remat: {cls.__module__}.Model has no blocks to recompute",
-        kept=UNTOUCHED,
-        do="leave training.remat off for this model",
+      f"config.training.remat: {cls.__module__}.Model has no blocks to recompute",
+      kept=UNTOUCHED,
+      do="leave training.remat off for this model",
     )
   facts = data_facts(source)
   execution = {"dtype": jnp.dtype(training.dtype), "remat": training.remat}
@@ -248,15 +248,16 @@ def _model(spec, source: Source, training: Training, *, where):
   for fact, value in facts.items():
     if fact in args and fact in spec and args[fact] != value:
       raise ConfigError(
-          f"config.{where}.{fact} is {args[fact]}, but the data's is {value}",
-          kept=UNTOUCHED,
-          do=f"leave {fact} out: the data decides it",
+        f"config.{where}.{fact} is {args[fact]}, but the data's is {value}",
+        kept=UNTOUCHED,
+        do=f"leave {fact} out: the data decides it",
       )
   model = _construct(cls, args, where)
   return model, {k: v for k, v in args.items() if k not in _EXECUTION}
 
 
 def data_facts(source: Source) -> dict[str, Any]:
+  """What a model must know of the data, by the name of its field."""
   with reading(source):
     return dict(source.facts())
 
@@ -270,20 +271,22 @@ def reading(source: Source):
   except FileNotFoundError as error:
     raise DataError(str(error), where=room, kept=UNTOUCHED, do="then run again") from None
   except (ValueError, OSError) as error:
-    raise DataError(str(error), where=room, kept=UNTOUCHED, do="mend it or change config.data") from None
+    raise DataError(
+      str(error), where=room, kept=UNTOUCHED, do="mend it or change config.data"
+    ) from None
 
 
 def _optimizers(spec, phases: tuple[Phase, ...], *, where):
-  """One optimizer a phase: the block's own settings, or the phase's entry of `per_phase` over them."""
+  """One optimizer a phase: the block's settings, with the phase's entry of `per_phase` over them."""
   spec = dict(spec)
   per_phase = spec.pop("per_phase", {})
   names = [phase.name for phase in phases]
   for name in per_phase:
     if name not in names:
       raise ConfigError(
-          f"config.{where}.per_phase.{name}: the task has no such phase{nearest(name, names)}",
-          kept=UNTOUCHED,
-          do=f"its phases are {', '.join(names) or 'none'}",
+        f"config.{where}.per_phase.{name}: the task has no such phase{nearest(name, names)}",
+        kept=UNTOUCHED,
+        do=f"its phases are {', '.join(names) or 'none'}",
       )
   _, resolved = _optimizer(spec, where)
   optimizers = []
@@ -301,9 +304,9 @@ def _optimizer(spec, where):
   name = spec.pop("name")
   if name not in optim.NAMES:
     raise ConfigError(
-        f"config.{where}.name is {name!r}{nearest(str(name), optim.NAMES)}",
-        kept=UNTOUCHED,
-        do=f"choose one of {', '.join(optim.NAMES)}",
+      f"config.{where}.name is {name!r}{nearest(str(name), optim.NAMES)}",
+      kept=UNTOUCHED,
+      do=f"choose one of {', '.join(optim.NAMES)}",
     )
   args = arguments(optim.NAMES[name], spec, where=where)
   return optim.NAMES[name](**args), {"name": name, **args}
@@ -320,17 +323,17 @@ def devices(training: Training) -> parallel.Parallel:
   need = max(mesh["data"], 1) * mesh["fsdp"]
   if 0 in mesh.values() or mesh["fsdp"] < 1 or need > have:
     raise ConfigError(
-        f"config.training.mesh={training.mesh} does not fit {have} device(s)",
-        kept=UNTOUCHED,
-        do="data * fsdp must be at most the number of devices, fsdp at least 1",
+      f"config.training.mesh={training.mesh} does not fit {have} device(s)",
+      kept=UNTOUCHED,
+      do="data * fsdp must be at most the number of devices, fsdp at least 1",
     )
   if training.parallel == "jit":
     return parallel.Mesh(mesh["data"], mesh["fsdp"])
   if mesh["fsdp"] != 1:
     raise ConfigError(
-        "config.training.mesh.fsdp: pmap copies parameters to every device",
-        kept=UNTOUCHED,
-        do="use training.parallel=jit for FSDP",
+      "config.training.mesh.fsdp: pmap copies parameters to every device",
+      kept=UNTOUCHED,
+      do="use training.parallel=jit for FSDP",
     )
   return parallel.Pmap(mesh["data"])
 
@@ -339,8 +342,8 @@ def _check_shares(program: step.Program, training: Training, where: str):
   shares = devices(training).shares
   if program.batch_size % (shares * program.microbatches):
     raise ConfigError(
-        f"config.{where}data.batch_size={program.batch_size} does not divide into {shares} device(s)"
-        f" x {program.microbatches} microbatch(es)",
-        kept=UNTOUCHED,
-        do=f"choose a multiple of {shares * program.microbatches}",
+      f"config.{where}data.batch_size={program.batch_size} does not divide into"
+      f" {shares} device(s) x {program.microbatches} microbatch(es)",
+      kept=UNTOUCHED,
+      do=f"choose a multiple of {shares * program.microbatches}",
     )

@@ -20,9 +20,9 @@ def entries(root: pathlib.Path = pathlib.Path("experiments")) -> list[Entry]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     title = (ast.get_docstring(tree) or "").split("\n", 1)[0]
     claims = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CLAIMS"
+      node.value
+      for node in tree.body
+      if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CLAIMS"
     ]
     count = len(claims[0].elts) if claims and isinstance(claims[0], ast.List) else 0
     found.append(Entry(path, title, count))
@@ -35,5 +35,6 @@ def show():
   width = max(len(str(entry.path)) for entry in found)
   for entry in found:
     print(f"{entry.path!s:<{width}}  {entry.title}")
-  print(f"\n{len(found)} experiments, each with the variants paper, small and smoke. Try:\n"
-        f"python launch.py train --config={found[0].path}:small --workdir=runs/{found[0].path.stem}")
+  first = found[0].path
+  print(f"\n{len(found)} experiments, each with the variants paper, small and smoke. Try:")
+  print(f"python launch.py train --config={first}:small --workdir=runs/{first.stem}")

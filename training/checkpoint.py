@@ -37,10 +37,10 @@ class Checkpoints:
 
   def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(
-        self.directory / name,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None
-        ),
+      self.directory / name,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None
+      ),
     )
 
   def steps(self, *, best: bool = False) -> list[int]:
@@ -61,17 +61,17 @@ class Checkpoints:
     for path, leaf in leaves({"params": host.params, "ema": host.ema}):
       if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
         raise NumericsError(
-            f"parameter {path} is not finite at step {step}",
-            where=str(self.directory),
-            kept=f"checkpoints up to step {max(self.steps(), default=0)}",
-            do="lower the learning rate or set optimizer.clip_norm",
+          f"parameter {path} is not finite at step {step}",
+          where=str(self.directory),
+          kept=f"checkpoints up to step {max(self.steps(), default=0)}",
+          do="lower the learning rate or set optimizer.clip_norm",
         )
     manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            manifest=ocp.args.JsonSave(manifest(state, host, meta)),
-        ),
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state),
+        manifest=ocp.args.JsonSave(manifest(state, host, meta)),
+      ),
     )
 
   def meta(self, step: int, *, best: bool = False) -> dict[str, Any]:
@@ -104,25 +104,26 @@ class Checkpoints:
     """
     stated = self._manifest(step, best=best)["leaves"]
     wanted = {
-        path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-        for path, leaf in leaves(abstract)
+      path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in leaves(abstract)
     }
     found = {path: {"shape": v["shape"], "dtype": v["dtype"]} for path, v in stated.items()}
     # Before Orbax sees it: Orbax casts types silently.
     if wanted != found:
       wrong = [p for p in {**wanted, **found} if wanted.get(p) != found.get(p)]
       raise CheckpointError(
-          f"step {step} is of another model: " + ", ".join(
-              f"{p} wants {_brief(wanted.get(p))}, has {_brief(found.get(p))}" for p in wrong[:3]
-          ) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
-          where=str(self.directory),
-          kept="the checkpoint is untouched",
-          do="use the workdir's own config.json",
+        f"step {step} is of another model: "
+        + ", ".join(
+          f"{p} wants {_brief(wanted.get(p))}, has {_brief(found.get(p))}" for p in wrong[:3]
+        )
+        + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
+        where=str(self.directory),
+        kept="the checkpoint is untouched",
+        do="use the workdir's own config.json",
       )
     manager = self._best if best else self._latest
     try:
       restored = manager.restore(
-          step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
       )["state"]
     except Exception as error:  # as above
       raise Corrupt(f"its arrays cannot be read ({type(error).__name__})") from error
@@ -153,6 +154,7 @@ def leaves(tree) -> list[tuple[str, Any]]:
 
 
 def fingerprint(array: np.ndarray) -> str:
+  """SHA-256 of an array's bytes, in hexadecimal."""
   return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
@@ -162,9 +164,9 @@ def manifest(state: Any, host: Any, meta: dict[str, Any]) -> dict[str, Any]:
   # A key's type names its generator: other random bits would be another run.
   for (path, leaf), (_, copy) in zip(leaves(state), leaves(host), strict=True):
     entries[path] = {
-        "shape": list(leaf.shape),
-        "dtype": str(leaf.dtype),
-        "sha256": fingerprint(copy),
+      "shape": list(leaf.shape),
+      "dtype": str(leaf.dtype),
+      "sha256": fingerprint(copy),
     }
   found = {"schema": SCHEMA, "leaves": entries, "meta": meta}
   return {**found, "digest": digest(found)}

@@ -31,9 +31,9 @@ def load(reference: str) -> ml_collections.ConfigDict:
   module = experiment(path)
   if variant and variant not in VARIANTS:
     raise ConfigError(
-        f"{path} has no variant {variant!r}{nearest(variant, VARIANTS)}",
-        kept=UNTOUCHED,
-        do=f"choose one of {', '.join(VARIANTS)}",
+      f"{path} has no variant {variant!r}{nearest(variant, VARIANTS)}",
+      kept=UNTOUCHED,
+      do=f"choose one of {', '.join(VARIANTS)}",
     )
   config = module.get_config(variant) if variant else module.get_config()
   return config.lock()
@@ -45,9 +45,9 @@ def experiment(path: str) -> types.ModuleType:
   if not file.is_file():
     known = [str(p) for p in pathlib.Path("experiments").glob("*/*.py")]
     raise ConfigError(
-        f"there is no experiment file {path!r}{nearest(path, known)}",
-        kept=UNTOUCHED,
-        do="`python launch.py list` prints what there is",
+      f"there is no experiment file {path!r}{nearest(path, known)}",
+      kept=UNTOUCHED,
+      do="`python launch.py list` prints what there is",
     )
   spec = importlib.util.spec_from_file_location(f"experiment_{file.stem}", file)
   module = importlib.util.module_from_spec(spec)
@@ -55,7 +55,7 @@ def experiment(path: str) -> types.ModuleType:
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
     raise ConfigError(
-        f"{path} defines no get_config(variant)", kept=UNTOUCHED, do="see CONTRIBUTING.md"
+      f"{path} defines no get_config(variant)", kept=UNTOUCHED, do="see CONTRIBUTING.md"
     )
   return module
 
@@ -97,9 +97,9 @@ def _descend(node, part: str, key: str):
     child = node[part] = list(child)
   if not isinstance(child, dict | list):
     raise ConfigError(
-        f"config.{key} is {child!r}, not a block of settings",
-        kept=UNTOUCHED,
-        do=f"write --config.{key}=VALUE",
+      f"config.{key} is {child!r}, not a block of settings",
+      kept=UNTOUCHED,
+      do=f"write --config.{key}=VALUE",
     )
   return child
 
@@ -107,7 +107,7 @@ def _descend(node, part: str, key: str):
 def _position(node: list, part: str, key: str) -> int:
   if not (part.isdigit() and int(part) < len(node)):
     raise ConfigError(
-        f"config.{key} has no element {part!r}", kept=UNTOUCHED, do=f"choose 0 to {len(node) - 1}"
+      f"config.{key} has no element {part!r}", kept=UNTOUCHED, do=f"choose 0 to {len(node) - 1}"
     )
   return int(part)
 
@@ -130,12 +130,12 @@ def _is_module(cls: type) -> bool:
 
 
 def arguments(
-    cls: type,
-    spec: Mapping[str, Any],
-    *,
-    where: str,
-    given: Mapping[str, Any] = types.MappingProxyType({}),
-    beside: Iterable[str] = (),
+  cls: type,
+  spec: Mapping[str, Any],
+  *,
+  where: str,
+  given: Mapping[str, Any] = types.MappingProxyType({}),
+  beside: Iterable[str] = (),
 ) -> dict[str, Any]:
   """The keyword arguments of `cls` that `spec` describes, every default filled in.
 
@@ -159,9 +159,9 @@ def arguments(
   for key in spec:
     if key not in known:
       raise ConfigError(
-          f"config.{prefix}{key}: {title} has no field {key!r}{nearest(key, (*known, *beside))}",
-          kept=UNTOUCHED,
-          do=f"its fields are {', '.join((*known, *beside)) or 'none'}",
+        f"config.{prefix}{key}: {title} has no field {key!r}{nearest(key, (*known, *beside))}",
+        kept=UNTOUCHED,
+        do=f"its fields are {', '.join((*known, *beside)) or 'none'}",
       )
   values = {}
   for name, field in known.items():
@@ -175,9 +175,9 @@ def arguments(
       values[name] = field.default_factory()
     else:
       raise ConfigError(
-          f"config.{prefix}{name} is missing: {title} has no default for it",
-          kept=UNTOUCHED,
-          do=f"set --config.{prefix}{name}=VALUE ({describe(hints[name])})",
+        f"config.{prefix}{name} is missing: {title} has no default for it",
+        kept=UNTOUCHED,
+        do=f"set --config.{prefix}{name}=VALUE ({describe(hints[name])})",
       )
   return values
 
@@ -187,9 +187,9 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
 
   def refuse():
     raise ConfigError(
-        f"config.{key}={value!r} is not {describe(kind)}, which {title} expects",
-        kept=UNTOUCHED,
-        do=f"set --config.{key}=VALUE",
+      f"config.{key}={value!r} is not {describe(kind)}, which {title} expects",
+      kept=UNTOUCHED,
+      do=f"set --config.{key}=VALUE",
     )
 
   origin, inner = get_origin(kind), get_args(kind)
@@ -226,17 +226,17 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
     if len(value) != len(inner):
       refuse()
     return tuple(
-        conform(item, k, key=f"{key}.{i}", title=title)
-        for i, (item, k) in enumerate(zip(value, inner, strict=True))
+      conform(item, k, key=f"{key}.{i}", title=title)
+      for i, (item, k) in enumerate(zip(value, inner, strict=True))
     )
   if origin is dict:
     if not isinstance(value, Mapping):
       refuse()
     return {
-        conform(k, inner[0], key=key, title=title): conform(
-            v, inner[1], key=f"{key}.{k}", title=title
-        )
-        for k, v in value.items()
+      conform(k, inner[0], key=key, title=title): conform(
+        v, inner[1], key=f"{key}.{k}", title=title
+      )
+      for k, v in value.items()
     }
   raise TypeError(f"{title}.{key}: annotation {kind} has no check; add one to training/config.py")
 

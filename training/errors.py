@@ -22,26 +22,38 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
+  """A setting or a command line that nothing can run."""
+
   code, status = "CONFIG", 2
 
 
 class DataError(UserError):
+  """Data that is not here, or not what it should be."""
+
   code, status = "DATA", 3
 
 
 class CheckpointError(UserError):
+  """No checkpoint that can be used."""
+
   code, status = "CHECKPOINT", 4
 
 
 class StorageError(UserError):
+  """A workdir that cannot be written, or that another process writes."""
+
   code, status = "STORAGE", 5
 
 
 class NumericsError(UserError):
+  """A loss or a parameter that is not finite."""
+
   code, status = "NUMERICS", 6
 
 
 class CapacityError(UserError):
+  """Out of memory."""
+
   code, status = "MEMORY", 7
 
 

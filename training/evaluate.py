@@ -23,13 +23,13 @@ class Measured(NamedTuple):
 
 
 def evaluator(
-    task: Objective, model, source: Source, parallel: Parallel
+  task: Objective, model, source: Source, parallel: Parallel
 ) -> Callable[[Any, Any, str], Measured]:
   """Compiles `(params, mutable, split name) -> Measured`."""
   shares = parallel.shares
   batch_size = -(-source.eval_batch_size // shares) * shares
   compiled = parallel.measurer(
-      task.measure(model), lambda batch, keys: source.transform(dict(batch), keys, train=False)
+    task.measure(model), lambda batch, keys: source.transform(dict(batch), keys, train=False)
   )
   rng = jax.random.key(_KEY)
 
@@ -58,7 +58,7 @@ def examples(source: Source, name: str, *, most: int | None = None) -> Examples:
   count = len(split) if most is None else min(most, len(split))
   stored = split.take(np.arange(count))
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
-      jax.random.fold_in(jax.random.key(_KEY), 0), np.arange(count)
+    jax.random.fold_in(jax.random.key(_KEY), 0), np.arange(count)
   )
   seen = source.transform(dict(stored), keys, train=False)
   names = tuple(source.class_names) if hasattr(source, "class_names") else ()

@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
 
 def run_stage(
-    stage: Stage, state: steps.State, place: Place, *, seed: int, best: float | None
+  stage: Stage, state: steps.State, place: Place, *, seed: int, best: float | None
 ) -> steps.State:
   """Trains a stage from `state` to its last step, which is saved.
 
@@ -100,8 +100,13 @@ def run_stage(
 
   def save(*, best: bool = False, value: float | None = None):
     place.workdir.rows.sync()
-    meta = {"stage": stage.name, "step": now, "devices": place.parallel.shares,
-            "parallel": training.parallel, "best": value}
+    meta = {
+      "stage": stage.name,
+      "step": now,
+      "devices": place.parallel.shares,
+      "parallel": training.parallel,
+      "best": value,
+    }
     place.checkpoints.save(place.offset + now, state, meta, best=best)
 
   try:
@@ -127,10 +132,10 @@ def run_stage(
       if stopping:
         place.checkpoints.wait()
         raise Interrupted(
-            f"stopped at step {place.offset + now}",
-            where=str(place.workdir.path),
-            kept="everything up to that step" if now else "nothing, since no step was taken",
-            do="run the same command to go on",
+          f"stopped at step {place.offset + now}",
+          where=str(place.workdir.path),
+          kept="everything up to that step" if now else "nothing, since no step was taken",
+          do="run the same command to go on",
         )
 
       count = min(_until_next(training, now), trainer.group)
@@ -190,10 +195,10 @@ def _write_training(stage: Stage, place: Place, progress: Progress, now: int, me
     if not math.isfinite(value):
       steps_kept = place.checkpoints.steps()
       raise NumericsError(
-          f"{name} is {value} at step {place.offset + now}",
-          where=str(place.workdir.path),
-          kept=f"the checkpoint of step {steps_kept[0]}" if steps_kept else "no checkpoint yet",
-          do="lower optimizer.learning_rate or set optimizer.clip_norm",
+        f"{name} is {value} at step {place.offset + now}",
+        where=str(place.workdir.path),
+        kept=f"the checkpoint of step {steps_kept[0]}" if steps_kept else "no checkpoint yet",
+        do="lower optimizer.learning_rate or set optimizer.clip_norm",
       )
   _record(stage, place, now, "train", values)
   place.events.scalars(place.offset + now, "speed", {"examples_per_second": progress.rate(now)})

@@ -61,9 +61,9 @@ class Parallel(abc.ABC):
     """Shapes, types and placement of what `init()` returns, for a restore."""
     shapes = jax.eval_shape(init)
     return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        self.placement(shapes),
+      lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+      shapes,
+      self.placement(shapes),
     )
 
   def replicate(self, tree):
@@ -86,14 +86,14 @@ class Parallel(abc.ABC):
 
     def local(params, mutable, stored, rng, first, *, offset, total):
       return measure_step(
-          params,
-          mutable,
-          stored,
-          rng,
-          measure=measure,
-          transform=transform,
-          first=first + offset,
-          total=total,
+        params,
+        mutable,
+        stored,
+        rng,
+        measure=measure,
+        transform=transform,
+        first=first + offset,
+        total=total,
       )
 
     return self._compile_measure(local)
@@ -111,10 +111,10 @@ class Mesh(Parallel):
     data = len(devices) // fsdp if data == -1 else data
     super().__init__(devices[: data * fsdp])
     self._mesh = jax.sharding.Mesh(
-        np.asarray(self.devices).reshape(data, fsdp),
-        ("data", "fsdp"),
-        # Explicit axes, the default of jax.make_mesh, put shardings into types; Linen has none.
-        axis_types=(AxisType.Auto,) * 2,
+      np.asarray(self.devices).reshape(data, fsdp),
+      ("data", "fsdp"),
+      # Explicit axes, the default of jax.make_mesh, put shardings into types; Linen has none.
+      axis_types=(AxisType.Auto,) * 2,
     )
     self._fsdp = fsdp
     self._batch = ("data", "fsdp")
@@ -137,10 +137,10 @@ class Mesh(Parallel):
     feed = (everywhere, rows, everywhere) if fused else (everywhere, across)[not resident :]
     placement = self.placement(state)
     return jax.jit(
-        functools.partial(step, offset=0, total=lambda tree: tree),
-        in_shardings=(placement, *feed),
-        out_shardings=placement,
-        donate_argnums=0,
+      functools.partial(step, offset=0, total=lambda tree: tree),
+      in_shardings=(placement, *feed),
+      out_shardings=placement,
+      donate_argnums=0,
     )
 
   def _compile_measure(self, measure):
@@ -162,7 +162,7 @@ class Pmap(Parallel):
     devices = list(jax.devices() if devices is None else devices)
     super().__init__(devices if data == -1 else devices[:data])
     self._mesh = jax.sharding.Mesh(
-        np.asarray(self.devices), (self._AXIS,), axis_types=(AxisType.Auto,)
+      np.asarray(self.devices), (self._AXIS,), axis_types=(AxisType.Auto,)
     )
 
   def placement(self, tree):
@@ -190,12 +190,12 @@ class Pmap(Parallel):
       return step(state, *feed, offset=offset, total=self._total)
 
     compiled = jax.pmap(
-        local,
-        axis_name=self._AXIS,
-        in_axes=in_axes,
-        out_axes=None,
-        donate_argnums=0,
-        devices=self.devices,
+      local,
+      axis_name=self._AXIS,
+      in_axes=in_axes,
+      out_axes=None,
+      donate_argnums=0,
+      devices=self.devices,
     )
 
     def run(state, *feed):
@@ -212,11 +212,11 @@ class Pmap(Parallel):
       return measure(params, mutable, stored, rng, first, offset=offset, total=self._total)
 
     compiled = jax.pmap(
-        local,
-        axis_name=self._AXIS,
-        in_axes=(None, None, 0, None, None),
-        out_axes=None,
-        devices=self.devices,
+      local,
+      axis_name=self._AXIS,
+      in_axes=(None, None, 0, None, None),
+      out_axes=None,
+      devices=self.devices,
     )
 
     def run(params, mutable, stored, rng, first):
@@ -255,7 +255,7 @@ class Trainer:
       return jax.lax.fori_loop(0, count, body, state)
 
     self._step = parallel._compile_step(
-        many if self.fused else one, state, resident=resident is not None, fused=self.fused
+      many if self.fused else one, state, resident=resident is not None, fused=self.fused
     )
     self._calls = 0
 
@@ -289,9 +289,9 @@ class Caller:
     if key not in self._compiled:
       # A model asks for streams of randomness by name; one key under "params" serves them all.
       self._compiled[key] = jax.jit(
-          lambda variables, rng, *inputs: self.model.apply(
-              variables, *inputs, method=method, rngs={"params": rng}, **fixed
-          )
+        lambda variables, rng, *inputs: self.model.apply(
+          variables, *inputs, method=method, rngs={"params": rng}, **fixed
+        )
       )
     result = self._compiled[key](self._variables, jax.random.key(seed), *inputs)
     return jax.tree.map(np.asarray, result)
@@ -320,9 +320,9 @@ def cost(program: Program, state, stored) -> dict[str, float]:
   compiled = step.lower(state, stored).compile()
   memory = compiled.memory_analysis()
   return {
-      "flops": compiled.cost_analysis()["flops"],
-      "state_and_batch_bytes": memory.argument_size_in_bytes,
-      "temporary_bytes": memory.temp_size_in_bytes,
+    "flops": compiled.cost_analysis()["flops"],
+    "state_and_batch_bytes": memory.argument_size_in_bytes,
+    "temporary_bytes": memory.temp_size_in_bytes,
   }
 
 
@@ -358,8 +358,8 @@ def _convolves(program: Program, state, resident) -> bool:
   if resident is None:
     return True
   stored = {
-      name: jax.ShapeDtypeStruct((program.examples, *array.shape[1:]), array.dtype)
-      for name, array in resident.items()
+    name: jax.ShapeDtypeStruct((program.examples, *array.shape[1:]), array.dtype)
+    for name, array in resident.items()
   }
   traced = jax.jit(lambda s, x: train_step(s, x, program)).trace(state, stored)
   return inside(traced.jaxpr.jaxpr)

@@ -25,15 +25,13 @@ class Progress:
       from rich import progress  # a tenth of a second that --help need not pay
 
       self._bar = progress.Progress(
-          progress.TextColumn("{task.description}"),
-          progress.BarColumn(),
-          progress.MofNCompleteColumn(),
-          progress.TimeRemainingColumn(),
-          progress.TextColumn("{task.fields[shown]}"),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[shown]}"),
       )
-      self._task = self._bar.add_task(
-          self._name, total=total, completed=start, shown="compiling…"
-      )
+      self._task = self._bar.add_task(self._name, total=total, completed=start, shown="compiling…")
       self._bar.start()
 
   @contextlib.contextmanager

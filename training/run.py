@@ -1,7 +1,6 @@
 """What the commands do: a run from config to report, and the same run looked at again."""
 
 import json
-import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -26,12 +25,12 @@ _SPLITS = ("train", "validation", "test")
 
 
 def train(
-    config: Mapping[str, Any],
-    path: str,
-    *,
-    command: list[str],
-    default: Mapping[str, Any] | None = None,
-    changed: bool = False,
+  config: Mapping[str, Any],
+  path: str,
+  *,
+  command: list[str],
+  default: Mapping[str, Any] | None = None,
+  changed: bool = False,
 ):
   """Trains, or goes on training, the run in a workdir; then evaluates, draws and reports it.
 
@@ -54,22 +53,22 @@ def train(
       state, stage, parallel = fit(experiment, workdir, command=command, stop=stop)
       if stop.requested:
         raise Interrupted(
-            "stopped after the last step",
-            where=str(workdir.path),
-            kept="the whole training",
-            do="run the same command to evaluate it",
+          "stopped after the last step",
+          where=str(workdir.path),
+          kept="the whole training",
+          do="run the same command to evaluate it",
         )
     _finish(workdir, stage, state, parallel, default)
   finally:
     workdir.close()
 
 
-def evaluate(path: str, *, weights: str = "latest", splits: tuple[str, ...] = ("validation", "test")):
+def evaluate(path: str, *, weights: str = "latest"):
   """Measures a trained run again and rewrites its evaluation.json."""
   workdir = Workdir(path)
   try:
     stage, state, parallel = _trained(workdir, weights)
-    _evaluate(workdir, stage, state, parallel, weights, splits)
+    _evaluate(workdir, stage, state, parallel, weights)
   finally:
     workdir.close()
 
@@ -82,10 +81,10 @@ def sample(path: str, *, count: int = 48, seed: int = 0, weights: str = "latest"
     drawn = stage.task.sample(_call(stage, state, parallel), count, seed)
     if drawn is None:
       raise ConfigError(
-          f"the task {type(stage.task).__module__} generates nothing to sample",
-          where=str(workdir.path),
-          kept="the run is as it was",
-          do="`report` shows what it does instead",
+        f"the task {type(stage.task).__module__} generates nothing to sample",
+        where=str(workdir.path),
+        kept="the run is as it was",
+        do="`report` shows what it does instead",
       )
     file = workdir / "samples" / f"seed_{seed}.png"
     file.parent.mkdir(exist_ok=True)
@@ -110,7 +109,7 @@ def report(path: str):
 
 def describe(config: Mapping[str, Any]):
   """Prints what a config would train: shapes, parameters, cost of a step. Trains nothing."""
-  from training.describe import tables  # noqa: PLC0415 - rich, which no other command needs
+  from training.describe import tables  # rich, which no other command needs
 
   experiment = build(config)
   for stage in experiment.stages:
@@ -133,9 +132,9 @@ def _check_data(experiment: Experiment):
       sizes = {name: len(stage.source.split(name)) for name in _SPLITS}
     if stage.program.examples > sizes["train"]:
       raise ConfigError(
-          f"config.data.batch_size: a step reads {stage.program.examples} examples, the training"
-          f" split has {sizes['train']}",
-          do="choose a smaller batch_size",
+        f"config.data.batch_size: a step reads {stage.program.examples} examples, the training"
+        f" split has {sizes['train']}",
+        do="choose a smaller batch_size",
       )
 
 
@@ -152,17 +151,19 @@ def fit(experiment: Experiment, workdir: Workdir, *, command: list[str], stop: S
   seed = experiment.run.seed
   source = experiment.stages[0].source
   workdirs.write_json(
-      workdir / "environment.json",
-      {**workdirs.environment(seed=seed, command=command), "data": source.fingerprint()},
+    workdir / "environment.json",
+    {**workdirs.environment(seed=seed, command=command), "data": source.fingerprint()},
   )
   ends = np.cumsum([stage.training.steps for stage in experiment.stages]).tolist()
   checkpoints = Checkpoints(
-      workdir / "checkpoints", keep=max(s.training.keep for s in experiment.stages)
+    workdir / "checkpoints", keep=max(s.training.keep for s in experiment.stages)
   )
   try:
     first, state = _resume(experiment, checkpoints, ends)
-    resumed = 0 if state is None else ends[first] - experiment.stages[first].training.steps + int(
-        state.step
+    resumed = (
+      0
+      if state is None
+      else ends[first] - experiment.stages[first].training.steps + int(state.step)
     )
     workdir.rows.trim(resumed)
     events = Events(workdir.path, purge_step=resumed + 1 if resumed else None)
@@ -175,16 +176,17 @@ def fit(experiment: Experiment, workdir: Workdir, *, command: list[str], stop: S
           before = state.params if state is not None else _foreign(experiment.run.init_from)
           state = parallel.initialise(initial_state(stage, key, before))
         place = Place(
-            parallel=parallel,
-            workdir=workdir,
-            checkpoints=checkpoints,
-            events=events,
-            offset=ends[i] - stage.training.steps,
-            stop=stop,
-            watch=_watcher(stage, workdir, parallel),
+          parallel=parallel,
+          workdir=workdir,
+          checkpoints=checkpoints,
+          events=events,
+          offset=ends[i] - stage.training.steps,
+          stop=stop,
+          watch=_watcher(stage, workdir, parallel),
         )
         # The order of examples differs between stages and between seeds.
-        state = run_stage(stage, state, place, seed=seed + (i << 32), best=_best(checkpoints, stage))
+        best = _best(checkpoints, stage)
+        state = run_stage(stage, state, place, seed=seed + (i << 32), best=best)
     finally:
       events.close()
   finally:
@@ -215,8 +217,7 @@ def _hand_over(fresh, before, path: str = ""):
   if not isinstance(fresh, Mapping):
     return before if before.shape == fresh.shape else fresh
   return {
-      name: _hand_over(tree, before[name]) if name in before else tree
-      for name, tree in fresh.items()
+    name: _hand_over(tree, before[name]) if name in before else tree for name, tree in fresh.items()
   }
 
 
@@ -287,17 +288,17 @@ def _resume(experiment: Experiment, checkpoints: Checkpoints, ends: list[int]):
     print(f"going on from step {step}", flush=True)
     if meta["devices"] != parallel.shares or meta["parallel"] != stage.training.parallel:
       print(
-          f"note: saved by {meta['parallel']} on {meta['devices']} device(s), going on by"
-          f" {stage.training.parallel} on {parallel.shares}: equal up to rounding, not bitwise",
-          flush=True,
+        f"note: saved by {meta['parallel']} on {meta['devices']} device(s), going on by"
+        f" {stage.training.parallel} on {parallel.shares}: equal up to rounding, not bitwise",
+        flush=True,
       )
     return i, state
   if kept:
     raise CheckpointError(
-        f"none of {len(kept)} checkpoints can be used",
-        where=str(checkpoints.directory),
-        kept="all of them, as they are",
-        do="restore the directory from a copy, or start again in another --workdir",
+      f"none of {len(kept)} checkpoints can be used",
+      where=str(checkpoints.directory),
+      kept="all of them, as they are",
+      do="restore the directory from a copy, or start again in another --workdir",
     )
   return 0, None
 
@@ -334,9 +335,9 @@ def _trained(workdir: Workdir, weights: str) -> tuple[Stage, steps.State, Parall
   finally:
     checkpoints.close()
   raise CheckpointError(
-      f"{workdir.path} holds no {'best ' if best else ''}checkpoint that can be used",
-      kept="the run is as it was",
-      do="train it first" if not best else "use --weights=latest",
+    f"{workdir.path} holds no {'best ' if best else ''}checkpoint that can be used",
+    kept="the run is as it was",
+    do="train it first" if not best else "use --weights=latest",
   )
 
 
@@ -354,7 +355,7 @@ def _call(stage: Stage, state: steps.State, parallel: Parallel):
 def _finish(workdir: Workdir, stage: Stage, state, parallel, default):
   if default is not None:
     workdirs.write_json(workdir / ".default.json", default)
-  _evaluate(workdir, stage, state, parallel, "latest", ("validation", "test"))
+  _evaluate(workdir, stage, state, parallel, "latest")
   _draw(workdir, stage, state, parallel)
   print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
 
@@ -364,10 +365,10 @@ def _default(workdir: Workdir):
   return json.loads(file.read_text()) if file.exists() else None
 
 
-def _evaluate(workdir: Workdir, stage: Stage, state, parallel, weights: str, splits):
+def _evaluate(workdir: Workdir, stage: Stage, state, parallel, weights: str):
   measure = evaluator(stage.task, stage.model, stage.source, parallel)
   found = {}
-  for name in splits:
+  for name in ("validation", "test"):
     if len(stage.source.split(name)):
       count, values = measure(_weights(state), state.mutable, name)
       found[name] = {"examples": count, **values}
@@ -392,8 +393,8 @@ def _draw(workdir: Workdir, stage: Stage, state, parallel):
   for name, view in stage.task.views(_call(stage, state, parallel), *sets).items():
     drawn[name], captions[name] = figures.draw(view), view.caption
   over_time = {
-      int(file.stem.removeprefix("step_")): np.load(file)["images"]
-      for file in sorted((workdir / "samples").glob("step_*.npz"))
+    int(file.stem.removeprefix("step_")): np.load(file)["images"]
+    for file in sorted((workdir / "samples").glob("step_*.npz"))
   }
   if over_time:
     drawn["samples_over_time"] = figures.samples_over_time(over_time)
@@ -406,5 +407,3 @@ def _draw(workdir: Workdir, stage: Stage, state, parallel):
   finally:
     events.close()
   workdirs.write_json(folder / "captions.json", captions)
-
-

@@ -80,11 +80,12 @@ def split(tree, parts: int):
 
 
 def part(tree, i):
+  """The `i`-th part of what `split` made."""
   return jax.tree.map(lambda x: x[:, i], tree)
 
 
 def gradients(
-    phase, params, mutable, batch, index, rng, *, microbatches=1, total=lambda x: x, unroll=False
+  phase, params, mutable, batch, index, rng, *, microbatches=1, total=lambda x: x, unroll=False
 ):
   """The gradient of a phase's mean loss over the global batch.
 
@@ -101,7 +102,7 @@ def gradients(
     unroll: a Python loop over microbatches instead of a compiled one.
 
   Returns:
-    (gradients of the trained groups, loss, new mutable collections, metrics), sums over all devices.
+    (gradients of the trained groups, loss, new mutable collections, metrics) of all devices.
   """
 
   def objective(part_of_params, mutable, batch, index):
@@ -113,7 +114,7 @@ def gradients(
   def microbatch(i, mutable):
     share, places = part((batches, indices), i)
     grads, (loss, mutable, metrics) = jax.grad(objective, has_aux=True)(
-        trained(phase, params), mutable, share, places
+      trained(phase, params), mutable, share, places
     )
     return (grads, loss, metrics), mutable
 
@@ -134,7 +135,7 @@ def gradients(
 
 
 def train_step(
-    state: State, stored, program: Program, *, first=0, total=lambda x: x, unroll=False
+  state: State, stored, program: Program, *, first=0, total=lambda x: x, unroll=False
 ) -> State:
   """The state after one step.
 
@@ -159,17 +160,17 @@ def train_step(
     for r in range(phase.repeats):
       key = jax.random.fold_in(jax.random.fold_in(rng, _PHASE + p), r)
       grads, loss, mutable, measured = gradients(
-          phase,
-          params,
-          mutable,
-          *part((batches, indices), r),
-          key,
-          microbatches=program.microbatches,
-          total=total,
-          unroll=unroll,
+        phase,
+        params,
+        mutable,
+        *part((batches, indices), r),
+        key,
+        microbatches=program.microbatches,
+        total=total,
+        unroll=unroll,
       )
       updates, optimizer[p] = program.optimizers[p].update(
-          grads, optimizer[p], trained(phase, params)
+        grads, optimizer[p], trained(phase, params)
       )
       params = {**params, **optax.apply_updates(trained(phase, params), updates)}
       for name, value in {"loss": loss, **measured}.items():
@@ -184,16 +185,16 @@ def train_step(
 def initial(program: Program, params, mutable, rng, stored) -> State:
   """The state before the first step, for examples shaped like `stored`. Pure."""
   state = State(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      mutable=mutable,
-      optimizer=tuple(
-          optimizer.init(trained(phase, params))
-          for phase, optimizer in zip(program.phases, program.optimizers, strict=True)
-      ),
-      ema=params if program.ema_decay else None,
-      metrics={},
-      rng=rng,
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    mutable=mutable,
+    optimizer=tuple(
+      optimizer.init(trained(phase, params))
+      for phase, optimizer in zip(program.phases, program.optimizers, strict=True)
+    ),
+    ema=params if program.ema_decay else None,
+    metrics={},
+    rng=rng,
   )
   after = jax.eval_shape(lambda s, x: train_step(s, x, program), state, stored)
   return state.replace(metrics=zeros(after.metrics))
@@ -205,7 +206,7 @@ def zeros(tree):
 
 
 def measure_step(
-    params, mutable, stored, rng, *, measure, transform, first=0, total=lambda x: x
+  params, mutable, stored, rng, *, measure, transform, first=0, total=lambda x: x
 ) -> dict[str, Mean]:
   """Metrics of one evaluation batch, summed over devices.
 

@@ -33,16 +33,16 @@ class Workdir:
       self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held till close
     except OSError as error:
       raise StorageError(
-          f"cannot write to {self.path} ({error.strerror})", do="choose another --workdir"
+        f"cannot write to {self.path} ({error.strerror})", do="choose another --workdir"
       ) from None
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
       self._lock.seek(0)
       raise StorageError(
-          f"{self.path} is in use by {self._lock.read().strip() or 'another process'}",
-          kept="the other run goes on",
-          do="wait for it, stop it, or choose another --workdir",
+        f"{self.path} is in use by {self._lock.read().strip() or 'another process'}",
+        kept="the other run goes on",
+        do="wait for it, stop it, or choose another --workdir",
       ) from None
     self._lock.truncate(0)
     self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -69,10 +69,10 @@ class Workdir:
       lines = differences(flat(read_config(self.path)), flat(fresh))
       if lines:
         raise ConfigError(
-            f"this run was started with another config: {', '.join(lines[:4])}",
-            where=str(file),
-            kept="the run is as it was",
-            do="give the same config, another --workdir, or --allow-changed-config",
+          f"this run was started with another config: {', '.join(lines[:4])}",
+          where=str(file),
+          kept="the run is as it was",
+          do="give the same config, another --workdir, or --allow-changed-config",
         )
     write_json(file, fresh)
 
@@ -132,8 +132,8 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8"))
   except (OSError, json.JSONDecodeError) as error:
     raise ConfigError(
-        f"{path} is no workdir: its config.json cannot be read ({type(error).__name__})",
-        do="give the --workdir of a run that `train` started",
+      f"{path} is no workdir: its config.json cannot be read ({type(error).__name__})",
+      do="give the --workdir of a run that `train` started",
     ) from None
 
 
@@ -174,19 +174,23 @@ def environment(*, seed: int, command: list[str]) -> dict[str, Any]:
       versions[package] = "absent"
   devices = jax.devices()
   return {
-      "command": " ".join(command),
-      "seed": seed,
-      "commit": _commit(),
-      "python": platform.python_version(),
-      "versions": versions,
-      "devices": {"kind": devices[0].device_kind, "platform": devices[0].platform,
-                  "count": len(devices), "processes": jax.process_count()},
-      "random_bits": str(jax.config.jax_default_prng_impl),
-      "host": platform.platform(),
-      "cores": os.cpu_count(),
-      "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-      "flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",
-      "argv0": sys.argv[0],
+    "command": " ".join(command),
+    "seed": seed,
+    "commit": _commit(),
+    "python": platform.python_version(),
+    "versions": versions,
+    "devices": {
+      "kind": devices[0].device_kind,
+      "platform": devices[0].platform,
+      "count": len(devices),
+      "processes": jax.process_count(),
+    },
+    "random_bits": str(jax.config.jax_default_prng_impl),
+    "host": platform.platform(),
+    "cores": os.cpu_count(),
+    "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    "flags": os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else "",
+    "argv0": sys.argv[0],
   }
 
 
@@ -195,7 +199,7 @@ def _commit() -> str:
   here = pathlib.Path(__file__).parent
   try:
     run = lambda *args: subprocess.run(  # noqa: E731
-        ["git", *args], cwd=here, capture_output=True, text=True, timeout=10, check=True
+      ["git", *args], cwd=here, capture_output=True, text=True, timeout=10, check=True
     ).stdout.strip()
     return run("rev-parse", "HEAD") + ("+" if run("status", "--porcelain", "-uno") else "")
   except (OSError, subprocess.SubprocessError):
@@ -203,6 +207,7 @@ def _commit() -> str:
 
 
 def write_json(path: pathlib.Path, value: Any):
+  """JSON, whole or not at all."""
   write_text(path, json.dumps(value, indent=2) + "\n")
 
 

@@ -10,39 +10,39 @@ Data      paper: MNIST. small and smoke: scikit-learn's digits. Real-valued pixe
 from ml_collections import ConfigDict
 
 CLAIMS = [
-    dict(
-        name="beats_pca",
-        paper="Hinton & Salakhutdinov 2006, figure 2B",
-        metric="squared",
-        split="test",
-        relation="below 0.75 * pca_squared",
-        published="3.00 against 13.87",
-        seeds=3,
-    ),
+  dict(
+    name="beats_pca",
+    paper="Hinton & Salakhutdinov 2006, figure 2B",
+    metric="squared",
+    split="test",
+    relation="below 0.75 * pca_squared",
+    published="3.00 against 13.87",
+    seeds=3,
+  ),
 ]
 
 
 def get_config(variant="paper"):
   if variant == "paper":
     return ConfigDict(
-        dict(
-            seed=0,
-            model=dict(name="autoencoder.deep", widths=(1000, 500, 250), code=30),
-            task=dict(name="reconstruction", error="cross_entropy"),
-            data=dict(name="idx:mnist", batch_size=1000, validation=0),
-            optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
-            training=dict(steps=12_000, eval_every=1_200, checkpoint_every=1_200),
-        )
+      dict(
+        seed=0,
+        model=dict(name="autoencoder.deep", widths=(1000, 500, 250), code=30),
+        task=dict(name="reconstruction", error="cross_entropy"),
+        data=dict(name="idx:mnist", batch_size=1000, validation=0),
+        optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
+        training=dict(steps=12_000, eval_every=1_200, checkpoint_every=1_200),
+      )
     )
   config = ConfigDict(
-      dict(
-          seed=0,
-          model=dict(name="autoencoder.deep", widths=(128, 64), code=8, activation="tanh"),
-          task=dict(name="reconstruction", error="squared"),
-          data=dict(name="digits", batch_size=64, validation=0),
-          optimizer=dict(name="adam", learning_rate=1e-3, schedule="step", step_at=(0.75,)),
-          training=dict(steps=6_300, eval_every=2_100, checkpoint_every=2_100),
-      )
+    dict(
+      seed=0,
+      model=dict(name="autoencoder.deep", widths=(128, 64), code=8, activation="tanh"),
+      task=dict(name="reconstruction", error="squared"),
+      data=dict(name="digits", batch_size=64, validation=0),
+      optimizer=dict(name="adam", learning_rate=1e-3, schedule="step", step_at=(0.75,)),
+      training=dict(steps=6_300, eval_every=2_100, checkpoint_every=2_100),
+    )
   )
   if variant == "smoke":
     config.data.batch_size = 32

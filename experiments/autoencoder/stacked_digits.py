@@ -11,14 +11,14 @@ Data      paper: MNIST. small and smoke: scikit-learn's digits.
 from ml_collections import ConfigDict
 
 CLAIMS = [
-    dict(
-        name="pretraining",
-        paper="Bengio et al. 2006; Larochelle et al. 2009",
-        metric="accuracy",
-        split="test",
-        relation="more than 0.5 above the same network from N(0, 0.01) without pretraining",
-        seeds=3,
-    ),
+  dict(
+    name="pretraining",
+    paper="Bengio et al. 2006; Larochelle et al. 2009",
+    metric="accuracy",
+    split="test",
+    relation="more than 0.5 above the same network from N(0, 0.01) without pretraining",
+    seeds=3,
+  ),
 ]
 
 
@@ -29,28 +29,28 @@ def get_config(variant="paper"):
   if variant == "smoke":
     periods["log_every"] = 1
   layers = [
-      dict(
-          name=f"layer_{layer}",
-          task=dict(name="layerwise", layer=layer),
-          optimizer=dict(name="adam", learning_rate=1e-3),
-          training=dict(steps=pretraining, **periods),
-      )
-      for layer in range(3)
+    dict(
+      name=f"layer_{layer}",
+      task=dict(name="layerwise", layer=layer),
+      optimizer=dict(name="adam", learning_rate=1e-3),
+      training=dict(steps=pretraining, **periods),
+    )
+    for layer in range(3)
   ]
   top = dict(
-      name="supervised",
-      task=dict(name="classify"),
-      optimizer=dict(name="sgd", learning_rate=0.1),
-      training=dict(steps=supervised, **periods),
+    name="supervised",
+    task=dict(name="classify"),
+    optimizer=dict(name="sgd", learning_rate=0.1),
+    training=dict(steps=supervised, **periods),
   )
   widths, data = (100, 100, 100), dict(name="digits", batch_size=20)
   if variant == "paper":
     widths, data = (1000, 1000, 1000), dict(name="idx:mnist", batch_size=20, validation=10_000)
   return ConfigDict(
-      dict(
-          seed=0,
-          model=dict(name="autoencoder.stacked", widths=widths),
-          data=data,
-          stages=(*layers, top),
-      )
+    dict(
+      seed=0,
+      model=dict(name="autoencoder.stacked", widths=widths),
+      data=data,
+      stages=(*layers, top),
+    )
   )

@@ -9,55 +9,55 @@ Data      paper: MNIST. small and smoke: scikit-learn's digits. Real-valued pixe
 from ml_collections import ConfigDict
 
 CLAIMS = [
-    dict(
-        name="frechet",
-        paper="Goodfellow et al. 2014 (the paper reports Parzen windows; this distance is ours)",
-        metric="frechet",
-        split="test",
-        relation="below 0.3 and below frechet_gaussian + 0.05",
-        seeds=3,
-    ),
+  dict(
+    name="frechet",
+    paper="Goodfellow et al. 2014 (the paper reports Parzen windows; this distance is ours)",
+    metric="frechet",
+    split="test",
+    relation="below 0.3 and below frechet_gaussian + 0.05",
+    seeds=3,
+  ),
 ]
 
 
 def get_config(variant="paper"):
   if variant == "paper":
     return ConfigDict(
-        dict(
-            seed=0,
-            model=dict(name="gan.mlp"),
-            task=dict(name="adversarial", discriminator_steps=1),
-            data=dict(name="idx:mnist", batch_size=100, validation=10_000),
-            # The released code's rate, 0.1 / 1.000004^step; its momentum grows from 0.5 to 0.7.
-            optimizer=dict(
-                name="sgd",
-                learning_rate=0.1,
-                momentum=0.5,
-                schedule="exponential",
-                final_fraction=0.6065,
-            ),
-            training=dict(steps=125_000, eval_every=5_000, checkpoint_every=5_000),
-        )
+      dict(
+        seed=0,
+        model=dict(name="gan.mlp"),
+        task=dict(name="adversarial", discriminator_steps=1),
+        data=dict(name="idx:mnist", batch_size=100, validation=10_000),
+        # The released code's rate, 0.1 / 1.000004^step; its momentum grows from 0.5 to 0.7.
+        optimizer=dict(
+          name="sgd",
+          learning_rate=0.1,
+          momentum=0.5,
+          schedule="exponential",
+          final_fraction=0.6065,
+        ),
+        training=dict(steps=125_000, eval_every=5_000, checkpoint_every=5_000),
+      )
     )
   config = ConfigDict(
-      dict(
-          seed=0,
-          model=dict(
-              name="gan.mlp",
-              noise=16,
-              generator_widths=(128, 128),
-              discriminator_widths=(128, 128),
-              pieces=1,
-              input_dropout=0.0,
-              hidden_dropout=0.0,
-              generator_init=0.0,
-              discriminator_init=0.0,
-          ),
-          task=dict(name="adversarial"),
-          data=dict(name="digits", batch_size=64, validation=0),
-          optimizer=dict(name="adam", learning_rate=2e-4, b1=0.5),
-          training=dict(steps=20_000, log_every=200, eval_every=2_000, checkpoint_every=5_000),
-      )
+    dict(
+      seed=0,
+      model=dict(
+        name="gan.mlp",
+        noise=16,
+        generator_widths=(128, 128),
+        discriminator_widths=(128, 128),
+        pieces=1,
+        input_dropout=0.0,
+        hidden_dropout=0.0,
+        generator_init=0.0,
+        discriminator_init=0.0,
+      ),
+      task=dict(name="adversarial"),
+      data=dict(name="digits", batch_size=64, validation=0),
+      optimizer=dict(name="adam", learning_rate=2e-4, b1=0.5),
+      training=dict(steps=20_000, log_every=200, eval_every=2_000, checkpoint_every=5_000),
+    )
   )
   if variant == "smoke":
     # Dropout and two critic steps, so that the seams they use are exercised.

@@ -9,33 +9,33 @@ Data      scikit-learn's digits, binarised afresh each time an image is seen.
 from ml_collections import ConfigDict
 
 CLAIMS = [
-    dict(
-        name="beta",
-        paper="Kingma & Welling 2013, eq. 3",
-        metric="elbo",
-        split="test",
-        relation="greatest at task.beta=1 among sweep_beta()",
-        seeds=3,
-    ),
+  dict(
+    name="beta",
+    paper="Kingma & Welling 2013, eq. 3",
+    metric="elbo",
+    split="test",
+    relation="greatest at task.beta=1 among sweep_beta()",
+    seeds=3,
+  ),
 ]
 
 
 def get_config(variant="paper"):
   config = ConfigDict(
-      dict(
-          seed=0,
-          model=dict(name="vae.gaussian", hidden=500, latents=20, init_std=0.01),
-          task=dict(name="elbo", beta=1.0),
-          data=dict(name="digits", batch_size=100, binarize="dynamic"),
-          optimizer=dict(name="adagrad", learning_rate=0.01),
-          training=dict(steps=20_000, log_every=200, eval_every=2_000, checkpoint_every=5_000),
-      )
+    dict(
+      seed=0,
+      model=dict(name="vae.gaussian", hidden=500, latents=20, init_std=0.01),
+      task=dict(name="elbo", beta=1.0),
+      data=dict(name="digits", batch_size=100, binarize="dynamic"),
+      optimizer=dict(name="adagrad", learning_rate=0.01),
+      training=dict(steps=20_000, log_every=200, eval_every=2_000, checkpoint_every=5_000),
+    )
   )
   if variant != "paper":
     config.model = ConfigDict(dict(name="vae.gaussian", hidden=128, latents=8))
     config.optimizer = ConfigDict(dict(name="adam", learning_rate=1e-3, schedule="cosine"))
     config.training = ConfigDict(
-        dict(steps=6_000, log_every=100, eval_every=1_000, checkpoint_every=2_000)
+      dict(steps=6_000, log_every=100, eval_every=1_000, checkpoint_every=2_000)
     )
   if variant == "smoke":
     config.training = ConfigDict(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))

@@ -16,24 +16,24 @@ CLAIMS = []
 def get_config(variant="paper"):
   if variant == "paper":
     return ConfigDict(
-        dict(
-            seed=0,
-            model=dict(name="vae.gaussian", hidden=500, latents=20, init_std=0.01),
-            task=dict(name="elbo"),
-            data=dict(name="idx:mnist", batch_size=100, binarize="dynamic"),
-            optimizer=dict(name="adagrad", learning_rate=0.02),
-            training=dict(steps=550_000, eval_every=5_500, checkpoint_every=5_500),
-        )
+      dict(
+        seed=0,
+        model=dict(name="vae.gaussian", hidden=500, latents=20, init_std=0.01),
+        task=dict(name="elbo"),
+        data=dict(name="idx:mnist", batch_size=100, binarize="dynamic"),
+        optimizer=dict(name="adagrad", learning_rate=0.02),
+        training=dict(steps=550_000, eval_every=5_500, checkpoint_every=5_500),
+      )
     )
   config = ConfigDict(
-      dict(
-          seed=0,
-          model=dict(name="vae.gaussian", hidden=400, latents=20),
-          task=dict(name="elbo"),
-          data=dict(name="idx:fashion_mnist", batch_size=128, binarize="dynamic"),
-          optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
-          training=dict(steps=4_300, eval_every=860, checkpoint_every=860),
-      )
+    dict(
+      seed=0,
+      model=dict(name="vae.gaussian", hidden=400, latents=20),
+      task=dict(name="elbo"),
+      data=dict(name="idx:fashion_mnist", batch_size=128, binarize="dynamic"),
+      optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
+      training=dict(steps=4_300, eval_every=860, checkpoint_every=860),
+    )
   )
   if variant == "smoke":
     config.data.update(dict(train_examples=512, validation=200, test_examples=200))

@@ -38,7 +38,7 @@ class Model(nn.Module):
 
   def setup(self):
     dense = lambda units: nn.Dense(  # noqa: E731
-        units, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform()
+      units, dtype=self.dtype, kernel_init=nn.initializers.glorot_uniform()
     )
     self.encoder = [dense(units) for units in (*self.widths, self.code)]
     self.decoder = [dense(u) for u in (*reversed(self.widths), math.prod(self.data_shape))]

@@ -75,8 +75,8 @@ class Model(nn.Module):
   def setup(self):
     sizes = (math.prod(self.data_shape), *self.widths)
     self.layer = [
-        Layer(below, units, self.init_std, self.dtype)
-        for below, units in zip(sizes[:-1], self.widths, strict=True)
+      Layer(below, units, self.init_std, self.dtype)
+      for below, units in zip(sizes[:-1], self.widths, strict=True)
     ]
     self.top = nn.Dense(self.classes, dtype=self.dtype)
 

@@ -69,7 +69,7 @@ class Model(nn.Module):
       for i in range(self.blocks):
         stride = 2 if stage > 0 and i == 0 else 1
         x = block(features, stride, self.residual, self.dtype, name=f"stage_{stage}_block_{i}")(
-            x, train
+          x, train
         )
     features_BF = x.mean((1, 2))
     logits_BC = nn.Dense(self.classes, dtype=self.dtype, name="top")(features_BF)
@@ -80,12 +80,12 @@ def _convolution(features: int, stride: int, dtype, name: str) -> nn.Conv:
   # He et al. 2015; no bias, since the normalisation that follows has one. Padded by one all round:
   # "SAME" would pad a strided convolution of an even size on one side only.
   return nn.Conv(
-      features,
-      (3, 3),
-      stride,
-      padding=((1, 1), (1, 1)),
-      use_bias=False,
-      dtype=dtype,
-      kernel_init=nn.initializers.he_normal(),
-      name=name,
+    features,
+    (3, 3),
+    stride,
+    padding=((1, 1), (1, 1)),
+    use_bias=False,
+    dtype=dtype,
+    kernel_init=nn.initializers.he_normal(),
+    name=name,
   )

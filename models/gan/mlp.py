@@ -38,7 +38,7 @@ class Generator(nn.Module):
     for units in self.widths:
       x = nn.relu(nn.Dense(units, dtype=self.dtype, kernel_init=_uniform(self.init_limit))(x))
     x_BD = nn.Dense(
-        math.prod(self.data_shape), dtype=self.dtype, kernel_init=_uniform(self.init_limit)
+      math.prod(self.data_shape), dtype=self.dtype, kernel_init=_uniform(self.init_limit)
     )(x)
     return nn.sigmoid(x_BD.astype(jnp.float32)).reshape(-1, *self.data_shape)
 
@@ -96,15 +96,15 @@ class Model(nn.Module):
 
   def setup(self):
     self.generator = Generator(
-        self.data_shape, self.generator_widths, self.generator_init, self.dtype
+      self.data_shape, self.generator_widths, self.generator_init, self.dtype
     )
     self.discriminator = Discriminator(
-        self.discriminator_widths,
-        self.pieces,
-        self.input_dropout,
-        self.hidden_dropout,
-        self.discriminator_init,
-        self.dtype,
+      self.discriminator_widths,
+      self.pieces,
+      self.input_dropout,
+      self.hidden_dropout,
+      self.discriminator_init,
+      self.dtype,
     )
 
   def generate(self, z_BZ: jax.Array) -> jax.Array:

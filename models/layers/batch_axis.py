@@ -22,7 +22,7 @@ class _Scope(NamedTuple):
 
 
 _scope: contextvars.ContextVar[_Scope] = contextvars.ContextVar(
-    "batch_axis", default=_Scope(None, lambda tree: tree)
+  "batch_axis", default=_Scope(None, lambda tree: tree)
 )
 
 
@@ -57,5 +57,3 @@ def normal(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Arr
 def bernoulli(key: jax.Array, probability: float, shape: tuple[int, ...]) -> jax.Array:
   """Booleans [B, ...] that are True with `probability`, drawn example by example."""
   return jax.vmap(lambda k: jax.random.bernoulli(k, probability, shape[1:]))(keys(key, shape[0]))
-
-
