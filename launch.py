@@ -102,9 +102,9 @@ def _describe(args, overrides):
   # Checked before JAX is imported, so that a typo is answered at once.
   found = config.override(config.load(args.config), overrides)
   _start_jax()
-  from training import run
+  from training import look
 
-  run.describe(found)
+  look.describe(found)
 
 
 def _train(args, overrides):
@@ -126,9 +126,9 @@ def _train(args, overrides):
 
 def _evaluate(args, overrides):
   _start_jax()
-  from training import run
+  from training import look
 
-  run.evaluate(args.workdir, weights=args.weights)
+  look.evaluate(args.workdir, weights=args.weights)
 
 
 def _sample(args, overrides):
@@ -137,16 +137,16 @@ def _sample(args, overrides):
 
     raise ConfigError(f"--count={args.count} is not at least 1", do="ask for one or more")
   _start_jax()
-  from training import run
+  from training import look
 
-  run.sample(args.workdir, count=args.count, seed=args.seed, weights=args.weights)
+  look.sample(args.workdir, count=args.count, seed=args.seed, weights=args.weights)
 
 
 def _report(args, overrides):
   _start_jax()
-  from training import run
+  from training import look
 
-  run.report(args.workdir)
+  look.report(args.workdir)
 
 
 def _start_jax():

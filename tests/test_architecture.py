@@ -116,12 +116,12 @@ def test_only_one_room_knows_devices(path):
 def test_no_default_hides_in_a_get(path):
   """A default lives in a dataclass field; `.get(` on a config would be a second place."""
   for node in ast.walk(tree(path)):
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-      if node.func.attr in ("get", "get_ref", "setdefault"):
-        owner = ast.unparse(node.func.value)
-        assert not any(
+    called = node.func if isinstance(node, ast.Call) else None
+    if isinstance(called, ast.Attribute) and called.attr in ("get", "get_ref", "setdefault"):
+      owner = ast.unparse(called.value)
+      assert not any(
           word in owner for word in ("config", "spec", "blocks", "training", "overrides")
-        ), f"{path}:{node.lineno} reads {owner}.{node.func.attr}"
+      ), f"{path}:{node.lineno} reads {owner}.{node.func.attr}"
 
 
 @pytest.mark.parametrize("path", files(), ids=str)

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 import launch
-from training import catalogue, checkpoint, config, parallel, run, step
+from training import catalogue, checkpoint, config, initial, parallel, run, step
 from training.build import build
 from training.loop import Stop
 from training.workdir import Workdir, read_rows
@@ -95,7 +95,7 @@ def test_saved_and_resumed_to_the_same_bits(path, tmp_path):
 def test_types_are_strict_in_everything_of_ours(path):
   """No loss, transform or measure relies on an implicit change of dtype."""
   for stage in smoke(path).stages:
-    state, stored = run.stage_shapes(stage)
+    state, stored = initial.stage_shapes(stage)
 
     def ours(params, mutable, stored, stage=stage):
       key = jax.random.key(0)

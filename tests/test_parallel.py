@@ -11,7 +11,7 @@ from data import source as sources
 from training import config, parallel, step
 from training.build import build
 from training.evaluate import evaluator
-from training.run import initial_state
+from training.initial import initial_state
 
 SEAMS = {
   "vae": "experiments/vae/gaussian_digits.py",
@@ -36,7 +36,7 @@ def stage_of(path, **overrides):
 
 def steps_of(stage, way, count, *, resident=True, init_seed=0):
   """(rows of losses, final state on the host) after `count` steps, one row a step."""
-  state = way.initialise(initial_state(stage, jax.random.key(init_seed), None))
+  state = way.initialise(initial_state(stage), jax.random.key(init_seed), None)
   train = stage.source.split("train")
   trainer = way.trainer(stage.program, state, resident=train.arrays if resident else None)
   zeros = step.zeros(state.metrics)
@@ -85,7 +85,7 @@ def test_losses_do_not_depend_on_the_devices(seam, way):
 
 def test_fsdp_splits_parameters_and_moments():
   stage = stage_of(SEAMS["vae"], model__hidden=64)
-  state = WAYS["fsdp"]().initialise(initial_state(stage, jax.random.key(0), None))
+  state = WAYS["fsdp"]().initialise(initial_state(stage), jax.random.key(0), None)
   kernel = state.params["encoder"]["kernel"]
   assert kernel.addressable_shards[0].data.size == kernel.size // 4
   moments = state.optimizer[0][0].mu["encoder"]["kernel"]
@@ -108,7 +108,7 @@ def test_grouping_steps_changes_no_bit(way):
 
   def run(groups):
     place = WAYS[way]()
-    state = place.initialise(initial_state(stage, jax.random.key(0), None))
+    state = place.initialise(initial_state(stage), jax.random.key(0), None)
     trainer = place.trainer(stage.program, state, resident=train.arrays)
     assert trainer.fused
     first = 0
@@ -126,7 +126,7 @@ def test_grouping_steps_changes_no_bit(way):
 def test_convolutions_are_not_looped_on_cpu():
   stage = stage_of(SEAMS["resnet"])
   way = WAYS["one device"]()
-  state = way.initialise(initial_state(stage, jax.random.key(0), None))
+  state = way.initialise(initial_state(stage), jax.random.key(0), None)
   arrays = stage.source.split("train").arrays
   assert not way.trainer(stage.program, state, resident=arrays).fused
 
@@ -149,7 +149,7 @@ def test_accumulated_gradients_equal_the_whole_batch(way, microbatches):
 def test_accumulation_weighs_unequal_masks_by_count(microbatches):
   stage = stage_of(SEAMS["vae"])
   (phase,) = stage.program.phases
-  params = initial_state(stage, jax.random.key(0), None)().params
+  params = initial_state(stage)(jax.random.key(0), None).params
   rng = np.random.default_rng(0)
   batch = {
     "image": rng.uniform(size=(16, 8, 8, 1)).astype(np.float32),
@@ -173,7 +173,7 @@ def test_evaluation_counts_every_example_once(way, size):
   """Whatever the batch size, however ragged the last batch: the same mean over the same 147."""
   stage = stage_of(SEAMS["resnet"], data__eval_batch_size=size)
   place = WAYS[way]()
-  state = initial_state(stage, jax.random.key(0), None)()
+  state = initial_state(stage)(jax.random.key(0), None)
   measured = evaluator(stage.task, stage.model, stage.source, place)(
     state.params, state.mutable, "validation"
   )
@@ -195,7 +195,7 @@ def test_noise_at_evaluation_belongs_to_the_example():
   values = []
   for size in (10, 500):
     stage = stage_of(SEAMS["vae"], data__eval_batch_size=size)
-    state = initial_state(stage, jax.random.key(0), None)()
+    state = initial_state(stage)(jax.random.key(0), None)
     measured = evaluator(stage.task, stage.model, stage.source, WAYS["pmap"]())
     values.append(measured(state.params, state.mutable, "test").values["elbo"])
   assert values[0] == pytest.approx(values[1], rel=1e-5)
@@ -204,7 +204,7 @@ def test_noise_at_evaluation_belongs_to_the_example():
 def test_the_average_of_parameters_follows_them():
   stage = stage_of(SEAMS["vae"], training__ema_decay=0.9)
   way = WAYS["one device"]()
-  state = way.initialise(initial_state(stage, jax.random.key(0), None))
+  state = way.initialise(initial_state(stage), jax.random.key(0), None)
   train = stage.source.split("train")
   trainer = way.trainer(stage.program, state, resident=train.arrays)
   wanted = parallel.to_host(state).params["encoder"]["kernel"]

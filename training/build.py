@@ -277,7 +277,7 @@ def reading(source: Source):
 
 
 def _optimizers(spec, phases: tuple[Phase, ...], *, where):
-  """One optimizer a phase: the block's settings, with the phase's entry of `per_phase` over them."""
+  """One optimizer a phase: the block's settings, and over them those of `per_phase`."""
   spec = dict(spec)
   per_phase = spec.pop("per_phase", {})
   names = [phase.name for phase in phases]

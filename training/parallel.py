@@ -52,14 +52,14 @@ class Parallel(abc.ABC):
   def _compile_measure(self, measure):
     """`measure(params, mutable, stored, rng, first, share)` compiled."""
 
-  def initialise(self, init: Callable[[], Any]):
-    """`init()` with its results born where they live; nothing is ever whole on one device."""
-    placement = self.placement(jax.eval_shape(init))
-    return jax.jit(init, out_shardings=placement)()
+  def initialise(self, init: Callable[..., Any], *args):
+    """`init(*args)` with its results born where they live; nothing is ever whole on one device."""
+    placement = self.placement(jax.eval_shape(init, *args))
+    return jax.jit(init, out_shardings=placement)(*args)
 
-  def abstract(self, init: Callable[[], Any]):
-    """Shapes, types and placement of what `init()` returns, for a restore."""
-    shapes = jax.eval_shape(init)
+  def abstract(self, init: Callable[..., Any], *args):
+    """Shapes, types and placement of what `init(*args)` returns, for a restore."""
+    shapes = jax.eval_shape(init, *args)
     return jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
       shapes,

@@ -1,0 +1,63 @@
+"""How a stage's first state comes about: fresh, or with parameters handed on by name."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from training import step as steps
+from training.build import Stage, reading
+
+
+class Before(NamedTuple):
+  """What an earlier stage, or another run, hands on."""
+
+  params: Mapping[str, Any]
+  mutable: Mapping[str, Any]
+
+
+def handed_on(state: steps.State) -> Before:
+  """A trained state's weights, averaged where an average was kept."""
+  return Before(state.params if state.ema is None else state.ema, state.mutable)
+
+
+def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.State]:
+  """A pure function `(key, before) -> state at step 0`, to be compiled with its placement."""
+  stored = _stored(stage)
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), stage.program.examples))
+  # As the model sees a batch, without reading the data.
+  image = jax.eval_shape(stage.program.transform, stored, keys)["image"]
+
+  def init(key, before):
+    model_key, rng = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    variables = stage.model.init({"params": model_key}, jnp.zeros((1, *image.shape[1:])))
+    mutable = {name: tree for name, tree in variables.items() if name != "params"}
+    params = variables["params"]
+    if before is not None:
+      params, mutable = _take_over(params, before.params), _take_over(mutable, before.mutable)
+    return steps.initial(stage.program, params, mutable, rng, stored)
+
+  return init
+
+
+def stage_shapes(stage: Stage):
+  """(shapes of the stage's state, shapes of a step's stored examples), by tracing alone."""
+  return jax.eval_shape(initial_state(stage), jax.random.key(0), None), _stored(stage)
+
+
+def _stored(stage: Stage):
+  """Shapes of a step's examples as the source stores them."""
+  with reading(stage.source):
+    spec = stage.source.spec()
+  count = stage.program.examples
+  return {k: jax.ShapeDtypeStruct((count, *v.shape), v.dtype) for k, v in spec.items()}
+
+
+def _take_over(fresh, before):
+  """`fresh` with every leaf of `before` that has its name and shape."""
+  if not isinstance(fresh, Mapping):
+    return before if before.shape == fresh.shape else fresh
+  return {
+    name: _take_over(tree, before[name]) if name in before else tree for name, tree in fresh.items()
+  }
