@@ -5,10 +5,12 @@ The manifest names every leaf's shape, type and hash, and a hash of itself. The 
 best one lie in separate directories, so the best never evicts the step that a run resumes from.
 """
 
+import functools
 import hashlib
 import json
 import logging
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -121,6 +123,7 @@ class Checkpoints:
         do="use the workdir's own config.json",
       )
     manager = self._best if best else self._latest
+    _silence_abandoned_reads()
     try:
       restored = manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -141,6 +144,21 @@ class Checkpoints:
   def close(self):
     for manager in (self._latest, self._best):
       manager.close()
+
+
+@functools.cache  # once a process
+def _silence_abandoned_reads():
+  """Where one read fails, Orbax closes its event loop on the others; each then prints a traceback.
+
+  They say nothing about the failure, which has been raised, and would bury the line that does.
+  """
+  before = sys.excepthook
+
+  def hook(kind, error, traceback):
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+      before(kind, error, traceback)
+
+  sys.excepthook = hook
 
 
 def _brief(entry) -> str:

@@ -194,7 +194,10 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
 
   origin, inner = get_origin(kind), get_args(kind)
   if origin is Annotated:
-    result = conform(value, inner[0], key=key, title=title)
+    try:
+      result = conform(value, inner[0], key=key, title=title)
+    except ConfigError:
+      refuse()  # which names the range too
     if any(isinstance(mark, str) and not _inside(result, mark) for mark in inner[1:]):
       refuse()
     return result

@@ -23,7 +23,7 @@ _FOR_FIGURES = 2000  # test examples that figures look at
 
 def evaluate(path: str, *, weights: str = "latest"):
   """Measures a trained run again and rewrites its evaluation.json."""
-  workdir = Workdir(path)
+  workdir = Workdir(path, trained=True)
   try:
     stage, state, parallel = trained(workdir, weights)
     _evaluate(workdir, stage, state, parallel, weights)
@@ -33,7 +33,7 @@ def evaluate(path: str, *, weights: str = "latest"):
 
 def sample(path: str, *, count: int = 48, seed: int = 0, weights: str = "latest"):
   """Generates examples from a trained run into samples/."""
-  workdir = Workdir(path)
+  workdir = Workdir(path, trained=True)
   try:
     stage, state, parallel = trained(workdir, weights)
     drawn = stage.task.sample(_call(stage, state, parallel), count, seed)
@@ -56,7 +56,7 @@ def sample(path: str, *, count: int = 48, seed: int = 0, weights: str = "latest"
 
 def report(path: str):
   """Draws the figures of a trained run again and rewrites its report.html."""
-  workdir = Workdir(path)
+  workdir = Workdir(path, trained=True)
   try:
     stage, state, parallel = trained(workdir, "latest")
     _draw(workdir, stage, state, parallel)

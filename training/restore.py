@@ -97,7 +97,7 @@ def elsewhere(experiment: Experiment) -> Before | None:
   """What the run named by `init_from` hands on, None where none is named."""
   if not experiment.run.init_from:
     return None
-  workdir = Workdir(experiment.run.init_from)
+  workdir = Workdir(experiment.run.init_from, trained=True)
   try:
     return handed_on(trained(workdir, "latest")[1])
   finally:

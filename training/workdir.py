@@ -22,12 +22,19 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-
 class Workdir:
   """A directory that one process at a time writes.
 
+  Args:
+    path: the directory.
+    trained: it must hold a run already; without one, nothing is created.
+
   Raises:
     StorageError: it cannot be written, or another process holds it.
+    ConfigError: it should hold a run and does not.
   """
 
-  def __init__(self, path: str | pathlib.Path):
+  def __init__(self, path: str | pathlib.Path, *, trained: bool = False):
     self.path = pathlib.Path(path).absolute()
+    if trained:
+      read_config(self.path)
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held till close
