@@ -121,18 +121,28 @@ def classes(room, attribute):
 
 
 def sites():
-  found = {build.Run: Site(build.Run, VAE, "", None), build.Training: Site(build.Training, VAE, "training", None)}
+  found = {
+    build.Run: Site(build.Run, VAE, "", None),
+    build.Training: Site(build.Training, VAE, "training", None),
+  }
   for experiment in EXPERIMENTS:
     tree = tree_of(experiment)
     blocks = {key: tree[key] for key in ("model", "task", "data") if key in tree}
     for i, stage in enumerate(tree.get("stages", ())):
-      blocks |= {f"stages.{i}.{key}": stage[key] for key in ("model", "task", "data") if key in stage}
+      blocks |= {
+        f"stages.{i}.{key}": stage[key] for key in ("model", "task", "data") if key in stage
+      }
     for where, block in blocks.items():
-      room, attribute = {"model": ("models", "Model"), "task": ("tasks", "Task"), "data": ("data", "Source")}[
-          where.split(".")[-1]
-      ]
-      cls = getattr(importlib.import_module(f"{room}.{block['name'].split(':')[0]}"), attribute)
-      found.setdefault(cls, Site(cls, experiment, where, None))
+      room, attribute = {
+        "model": ("models", "Model"),
+        "task": ("tasks", "Task"),
+        "data": ("data", "Source"),
+      }[where.split(".")[-1]]
+      name, _, dataset = block["name"].partition(":")
+      cls = getattr(importlib.import_module(f"{room}.{name}"), attribute)
+      # Spelled out, so that a test may set the data set as it sets any field.
+      own = {**block, "name": name, "dataset": dataset} if dataset else None
+      found.setdefault(cls, Site(cls, experiment, where, own))
   for name, cls in classes("data", "Source"):  # some have no experiment
     spec = {"name": name} | ({"dataset": "mnist"} if "dataset" in config.fields(cls) else {})
     found.setdefault(cls, Site(cls, VAE, "data", spec))
@@ -173,8 +183,10 @@ def edits(name):
 
 
 def one_edit_apart(a, b):
-  return b in set(edits(a)) or a in set(edits(b)) or (
-      len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
+  return (
+    b in set(edits(a))
+    or a in set(edits(b))
+    or (len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1)
   )
 
 
@@ -192,16 +204,16 @@ def test_every_typo_of_every_field_is_refused_with_the_right_name(site):
 
 
 @pytest.mark.parametrize(
-    ("key", "right"),
-    [
-        ("modle", "model"),
-        ("stage", "stages"),
-        ("optimiser", "optimizer"),
-        ("trainning", "training"),
-        ("stages.0.trainning", "training"),
-        ("stages.3.optimiser", "optimizer"),
-        ("stages.1.nam", "name"),
-    ],
+  ("key", "right"),
+  [
+    ("modle", "model"),
+    ("stage", "stages"),
+    ("optimiser", "optimizer"),
+    ("trainning", "training"),
+    ("stages.0.trainning", "training"),
+    ("stages.3.optimiser", "optimizer"),
+    ("stages.1.nam", "name"),
+  ],
 )
 def test_typos_of_blocks_are_refused_with_the_right_name(key, right):
   tree = tree_of(STACKED)
@@ -209,6 +221,10 @@ def test_typos_of_blocks_are_refused_with_the_right_name(key, right):
   line = refused(tree)
   assert f"config.{key}" in line
   assert f"did you mean '{right}'" in line
+
+
+def test_a_message_is_one_line_whatever_it_quotes():
+  assert "config.se d" in refused(tree_of(VAE) | {"se\n\t d": 1})
 
 
 @pytest.mark.parametrize("value", ["vae.gausian", "vae", "gaussian", 5, None, ["vae.gaussian"], {}])
@@ -220,14 +236,14 @@ def test_names_that_name_nothing_are_refused(block, value):
 
 
 @pytest.mark.parametrize(
-    ("block", "value", "right"),
-    [
-        ("model", "vae.gausian", "vae.gaussian"),
-        ("task", "elbow", "elbo"),
-        ("data", "digit", "digits"),
-        ("data", "idxx:mnist", "idx"),
-        ("optimizer", "adamm", "adam"),
-    ],
+  ("block", "value", "right"),
+  [
+    ("model", "vae.gausian", "vae.gaussian"),
+    ("task", "elbow", "elbo"),
+    ("data", "digit", "digits"),
+    ("data", "idxx:mnist", "idx"),
+    ("optimizer", "adamm", "adam"),
+  ],
 )
 def test_mistyped_names_are_answered_with_the_right_one(block, value, right):
   tree = tree_of(VAE)
@@ -325,12 +341,12 @@ def test_settings_of_a_phase_lie_over_the_shared_ones():
 
 
 @pytest.mark.parametrize(
-    ("key", "named"),
-    [
-        ("per_phase.genrator.learning_rate", "generator"),
-        ("per_phase.generator.learning_rat", "learning_rate"),
-        ("per_phases.generator.learning_rate", ""),
-    ],
+  ("key", "named"),
+  [
+    ("per_phase.genrator.learning_rate", "generator"),
+    ("per_phase.generator.learning_rat", "learning_rate"),
+    ("per_phases.generator.learning_rate", ""),
+  ],
 )
 def test_typos_within_phases_are_refused(key, named):
   tree = tree_of(GAN)
@@ -349,8 +365,31 @@ def test_per_phase_is_blocks_by_phase(value):
 
 # Types.
 
-VALUES = (True, False, 3, 3.0, 1e3, 1.5, "fast", "", None, math.nan, math.inf, -math.inf, (), (2, 3),
-          ("a",), {}, {"data": 2}, 10**400, {1: 2}, [[1]], b"x", {1, 2}, 1j)
+VALUES = (
+  True,
+  False,
+  3,
+  3.0,
+  1e3,
+  1.5,
+  "fast",
+  "",
+  None,
+  math.nan,
+  math.inf,
+  -math.inf,
+  (),
+  (2, 3),
+  ("a",),
+  {},
+  {"data": 2},
+  10**400,
+  {1: 2},
+  [[1]],
+  b"x",
+  {1, 2},
+  1j,
+)
 
 
 def core(kind):
@@ -374,7 +413,7 @@ def belongs(value, kind) -> bool:
     return isinstance(value, tuple | list) and all(belongs(item, inner[0]) for item in value)
   if origin is dict:
     return isinstance(value, dict) and all(
-        belongs(k, inner[0]) and belongs(v, inner[1]) for k, v in value.items()
+      belongs(k, inner[0]) and belongs(v, inner[1]) for k, v in value.items()
     )
   raise AssertionError(f"teach this test about {kind}")
 
@@ -396,9 +435,9 @@ def required(site):
   """Values for the fields without defaults."""
   given = {"data_shape": (8, 8, 1), "classes": 10, "dataset": "mnist"}
   return {
-      name: given[name]
-      for name, field in config.fields(site.cls).items()
-      if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    name: given[name]
+    for name, field in config.fields(site.cls).items()
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
   }
 
 
@@ -431,10 +470,13 @@ def test_ranges_end_where_they_say(site):
       if base is int:
         after, before = (lambda x: int(x) + 1), (lambda x: int(x) - 1)
       else:
-        after, before = (lambda x: float(np.nextafter(x, np.inf))), (lambda x: float(np.nextafter(x, -np.inf)))
+        after, before = (
+          (lambda x: float(np.nextafter(x, np.inf))),
+          (lambda x: float(np.nextafter(x, -np.inf))),
+        )
       for end, closed, inward, outward in (
-          (low, interval[0] == "[", after, before),
-          (high, interval[-1] == "]", before, after),
+        (low, interval[0] == "[", after, before),
+        (high, interval[-1] == "]", before, after),
       ):
         if math.isinf(end):
           assert not closed
@@ -450,9 +492,7 @@ def test_ranges_end_where_they_say(site):
 
 
 def test_ranges_are_found():
-  count = sum(
-      len(list(intervals(kind))) for site in SITES for kind in settable(site).values()
-  )
+  count = sum(len(list(intervals(kind))) for site in SITES for kind in settable(site).values())
   assert count >= 60
 
 
@@ -496,13 +536,13 @@ def test_a_models_fact_that_contradicts_the_data_is_refused(fact, value):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"data.batch_size": 18},
-        {"data.batch_size": 16, "training.microbatches": 8},
-        {"data.batch_size": 9, "training.mesh": {"data": 2}},
-        {"data.batch_size": 6, "training.parallel": "pmap"},
-    ],
+  "settings",
+  [
+    {"data.batch_size": 18},
+    {"data.batch_size": 16, "training.microbatches": 8},
+    {"data.batch_size": 9, "training.mesh": {"data": 2}},
+    {"data.batch_size": 6, "training.parallel": "pmap"},
+  ],
 )
 def test_a_batch_that_does_not_divide_is_refused(settings):
   tree = tree_of(VAE)
@@ -514,8 +554,8 @@ def test_a_batch_that_does_not_divide_is_refused(settings):
 
 
 @pytest.mark.parametrize(
-    "mesh",
-    [{"data": 5}, {"fsdp": 8}, {"data": 3, "fsdp": 2}, {"data": 0}, {"fsdp": 0}, {"fsdp": -1}],
+  "mesh",
+  [{"data": 5}, {"fsdp": 8}, {"data": 3, "fsdp": 2}, {"data": 0}, {"fsdp": 0}, {"fsdp": -1}],
 )
 def test_a_mesh_that_does_not_fit_is_refused(mesh):
   tree = tree_of(VAE)
@@ -523,7 +563,9 @@ def test_a_mesh_that_does_not_fit_is_refused(mesh):
   assert "config.training.mesh" in refused(tree)
 
 
-@pytest.mark.parametrize("mesh", [{}, {"data": 1}, {"data": 2, "fsdp": 2}, {"fsdp": 4}, {"data": -1}])
+@pytest.mark.parametrize(
+  "mesh", [{}, {"data": 1}, {"data": 2, "fsdp": 2}, {"fsdp": 4}, {"data": -1}]
+)
 def test_meshes_that_fit(mesh):
   tree = tree_of(VAE)
   put(tree, "training.mesh", mesh)
@@ -600,7 +642,9 @@ def test_overrides_reach_what_the_file_leaves_out():
 
 
 def test_overrides_reach_into_tuples_and_stages():
-  found = build.build(overridden(STACKED, ("model.widths.1", "50"), ("stages.3.training.steps", "9")))
+  found = build.build(
+    overridden(STACKED, ("model.widths.1", "50"), ("stages.3.training.steps", "9"))
+  )
   assert [stage.model.widths for stage in found.stages] == [(100, 50, 100)] * 4
   assert [stage.training.steps for stage in found.stages] == [2, 2, 2, 9]
   # A block that the stage has not: it lies over the shared one.
@@ -608,7 +652,9 @@ def test_overrides_reach_into_tuples_and_stages():
   assert [stage.model.init_std for stage in found.stages] == [0, 0.5, 0, 0]
 
 
-@pytest.mark.parametrize("key", ["stages.0.training.steps", "model.widths.0", "seed", "new.block.x"])
+@pytest.mark.parametrize(
+  "key", ["stages.0.training.steps", "model.widths.0", "seed", "new.block.x"]
+)
 def test_an_override_leaves_the_config_it_came_from(key):
   before = config.load(f"{STACKED}:smoke")
   expected = plain(before.to_dict())
@@ -634,7 +680,20 @@ def test_overrides_of_what_is_not_there_are_refused(key):
   assert f"config.{key.split('.')[0]}" in one_line(error.value)
 
 
-@pytest.mark.parametrize("key", ["stages.0.training.steps", "stages.0", "", "a..b", ".seed", "seed.", "items", "model.items", "lock"])
+@pytest.mark.parametrize(
+  "key",
+  [
+    "stages.0.training.steps",
+    "stages.0",
+    "",
+    "a..b",
+    ".seed",
+    "seed.",
+    "items",
+    "model.items",
+    "lock",
+  ],
+)
 def test_overrides_of_a_run_without_stages_are_refused(key):
   with pytest.raises(ConfigError) as error:
     build.build(overridden(VAE, (key, "1")))
@@ -642,7 +701,9 @@ def test_overrides_of_a_run_without_stages_are_refused(key):
 
 
 @pytest.mark.parametrize("text", ["{1: 2}", "{'a.b': 2}", "{'': 2}", "{None: {}}", "{(1, 2): 3}"])
-@pytest.mark.parametrize("key", ["optimizer", "model", "training.mesh", "optimizer.per_phase", "new"])
+@pytest.mark.parametrize(
+  "key", ["optimizer", "model", "training.mesh", "optimizer.per_phase", "new"]
+)
 def test_odd_blocks_from_the_command_line_are_refused(key, text):
   with pytest.raises(ConfigError) as error:
     build.build(overridden(VAE, (key, text)))
@@ -679,7 +740,7 @@ def cli(capsys):
         (VAE, ["--config.training.stps=1"], ["config.training.stps", "training.build.Training", "'steps'"]),
         (VAE, ["--config.training.mesh.dta=1"], ["config.training.mesh", "'data'"]),
         (STACKED, ["--config.stages.2.training.stps=1"], ["config.stages.2.training.stps", "'steps'"]),
-        (VAE, ["--config.training.steps=fast"], ["config.training.steps='fast'","int in [1, "]),
+        (VAE, ["--config.training.steps=fast"], ["config.training.steps='fast'","is not int"]),
         (VAE, ["--config.training.steps=true"], ["config.training.steps=True"]),
         (VAE, ["--config.training.steps=1.5"], ["config.training.steps=1.5"]),
 (VAE, ["--config.training.steps=0"], ["config.training.steps=0", "int in [1, "]),
@@ -692,7 +753,9 @@ def cli(capsys):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("command", ["train", "describe"])
-def test_config_errors_end_in_one_line_and_exit_code_2(cli, tmp_path, command, experiment, overrides, named):
+def test_config_errors_end_in_one_line_and_exit_code_2(
+  cli, tmp_path, command, experiment, overrides, named
+):
   workdir = ["--workdir", tmp_path / "run"] if command == "train" else []
   status, out, err = cli(command, f"--config={experiment}:smoke", *workdir, *overrides)
   assert (status, out) == (2, "")
@@ -707,16 +770,16 @@ def test_config_errors_end_in_one_line_and_exit_code_2(cli, tmp_path, command, e
 
 
 @pytest.mark.parametrize(
-    ("reference", "named"),
-    [
-        ("experiments/vae/gaussian_digit.py", "experiments/vae/gaussian_digits.py"),
-        ("experiments/vae/gaussian_digits.py:smok", "smoke"),
-        ("experiments/vae/gaussian_digits.py:tiny", "paper, small, smoke"),
-        ("experiments/vae", "launch.py list"),
-        ("pyproject.toml", ""),
-        ("training/config.py", "get_config"),
-        ("", "launch.py list"),
-    ],
+  ("reference", "named"),
+  [
+    ("experiments/vae/gaussian_digit.py", "experiments/vae/gaussian_digits.py"),
+    ("experiments/vae/gaussian_digits.py:smok", "smoke"),
+    ("experiments/vae/gaussian_digits.py:tiny", "paper, small, smoke"),
+    ("experiments/vae", "launch.py list"),
+    ("pyproject.toml", ""),
+    ("training/config.py", "get_config"),
+    ("", "launch.py list"),
+  ],
 )
 def test_configs_that_are_not_there_are_answered_with_what_is(cli, tmp_path, reference, named):
   status, out, err = cli("train", f"--config={reference}", f"--workdir={tmp_path / 'run'}")
@@ -727,25 +790,25 @@ def test_configs_that_are_not_there_are_answered_with_what_is(cli, tmp_path, ref
 
 
 @pytest.mark.parametrize(
-    "argv",
-    [
-        [],
-        ["tran"],
-        ["train"],
-        ["train", f"--config={VAE}"],
-        ["train", f"--config={VAE}", "--workdir"],
-        ["train", f"--config={VAE}", "--workdir=w", "stray"],
-        ["train", f"--config={VAE}", "--workdir=w", "--learning_rate=3"],
-        ["train", f"--config={VAE}", "--workdir=w", "--config.seed"],
-        ["evaluate", "--workdir=w", "--weights=newest"],
-        ["evaluate", "--workdir=w", "--config.seed=3"],
-        ["sample", "--workdir=w", "--count=many"],
-        ["report"],
-        ["list", "--config.seed=3"],
-    ],
-    ids=" ".join,
+  "argv",
+  [
+    [],
+    ["tran"],
+    ["train"],
+    ["train", f"--config={VAE}"],
+    ["train", f"--config={VAE}", "--workdir"],
+    ["train", f"--config={VAE}", "--workdir=w", "stray"],
+    ["train", f"--config={VAE}", "--workdir=w", "--learning_rate=3"],
+    ["train", f"--config={VAE}", "--workdir=w", "--config.seed"],
+    ["evaluate", "--workdir=w", "--weights=newest"],
+    ["evaluate", "--workdir=w", "--config.seed=3"],
+    ["sample", "--workdir=w", "--count=many"],
+    ["report"],
+    ["list", "--config.seed=3"],
+  ],
+  ids=" ".join,
 )
-def test_usage_errors_exit_with_2(cli, monkeypatch, tmp_path, argv):
+def test_usage_errors_exit_with_2(cli, argv):
   before = set(ROOT.iterdir())
   status, out, err = cli(*argv)
   assert (status, out) == (2, "")
@@ -812,8 +875,13 @@ def spied(commands, watched, timeout=300):
   code = _SPY.format(root=str(ROOT), commands=commands, watched=watched)
   environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
   found = subprocess.run(
-      [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True,
-      timeout=timeout, check=False,
+    [sys.executable, "-c", code],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+    check=False,
   )
   assert found.returncode == 0, found.stderr
   lines = found.stdout.splitlines()
@@ -823,18 +891,20 @@ def spied(commands, watched, timeout=300):
 
 
 @pytest.mark.parametrize(
-    ("argv", "status"),
-    [
-        (["--help"], "0"),
-        (["train", "--help"], "0"),
-        (["list"], "None"),
-        (["train", f"--config={VAE}:smok", "--workdir=w"], "2"),
-        (["train"], "2"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+  ("argv", "status"),
+  [
+    (["--help"], "0"),
+    (["train", "--help"], "0"),
+    (["list"], "None"),
+    (["train", f"--config={VAE}:smok", "--workdir=w"], "2"),
+    (["train"], "2"),
+  ],
+  ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_needs_no_jax_imports_none(argv, status):
-  statuses, loaded, _ = spied([argv], ("jax", "jaxlib", "flax", "optax", "tensorflow", "matplotlib"))
+  statuses, loaded, _ = spied(
+    [argv], ("jax", "jaxlib", "flax", "optax", "tensorflow", "matplotlib")
+  )
   assert statuses == [status if status != "None" else "0"]
   assert loaded == "[]"
 
@@ -843,25 +913,30 @@ def test_help_answers_within_a_second():
   times = []
   for _ in range(4):
     before = time.perf_counter()
-    subprocess.run([sys.executable, "launch.py", "--help"], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+      [sys.executable, "launch.py", "--help"], cwd=ROOT, check=True, capture_output=True
+    )
     times.append(time.perf_counter() - before)
   # The least, since a busy machine only ever adds.
   assert min(times) < 1, times
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
-    [
-        (["train", f"--config={VAE}:smoke", "--config.sed=1"], 2),
-        (["train", f"--config={VAE}:smoke", "--config.training.steps=nan"], 2),
-        (["train"], 2),
-    ],
+  ("arguments", "status"),
+  [
+    (["train", f"--config={VAE}:smoke", "--config.sed=1"], 2),
+    (["train", f"--config={VAE}:smoke", "--config.training.steps=nan"], 2),
+    (["train"], 2),
+  ],
 )
 def test_exit_codes_of_the_process(tmp_path, arguments, status):
   workdir = [] if len(arguments) == 1 else [f"--workdir={tmp_path / 'run'}"]
   found = subprocess.run(
-      [sys.executable, "launch.py", *arguments, *workdir], cwd=ROOT, capture_output=True, text=True,
-      check=False,
+    [sys.executable, "launch.py", *arguments, *workdir],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert found.returncode == status
   assert found.stdout == ""
@@ -872,11 +947,11 @@ def test_exit_codes_of_the_process(tmp_path, arguments, status):
 def test_no_command_loads_tensorflow(tmp_path):
   workdir = f"--workdir={tmp_path / 'run'}"
   commands = [
-      ["train", f"--config={VAE}:smoke", workdir],
-      ["evaluate", workdir],
-      ["sample", workdir],
-      ["report", workdir],
-      ["describe", f"--config={VAE}:smoke"],
+    ["train", f"--config={VAE}:smoke", workdir],
+    ["evaluate", workdir],
+    ["sample", workdir],
+    ["report", workdir],
+    ["describe", f"--config={VAE}:smoke"],
   ]
   statuses, loaded, printed = spied(commands, ("tensorflow",))
   assert statuses == ["0"] * 5, printed
@@ -902,7 +977,7 @@ def blocks_of(tree, prefix=""):
       more = blocks_of(value, path)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
       parts = [blocks_of(item, f"{path}.{i}") for i, item in enumerate(value)]
-      more = [sum(lists, []) for lists in zip(*parts, strict=True)]
+      more = [[*itertools.chain(*lists)] for lists in zip(*parts, strict=True)]
     else:
       more = [], [path]
     found_blocks += more[0]
@@ -936,12 +1011,14 @@ def counts(resolved, path, value) -> bool:
 
 def holds(found, value) -> bool:
   if isinstance(value, dict):
-    return isinstance(found, dict) and all(k in found and holds(found[k], v) for k, v in value.items())
+    return isinstance(found, dict) and all(
+      k in found and holds(found[k], v) for k, v in value.items()
+    )
   if isinstance(value, list | tuple):
     return (
-        isinstance(found, list | tuple)
-        and len(found) == len(value)
-        and all(holds(f, v) for f, v in zip(found, value, strict=True))
+      isinstance(found, list | tuple)
+      and len(found) == len(value)
+      and all(holds(f, v) for f, v in zip(found, value, strict=True))
     )
   return found == value and isinstance(found, bool) == isinstance(value, bool)
 
@@ -951,7 +1028,9 @@ def mutated(generator):
   experiment = generator.choice(EXPERIMENTS)
   tree = tree_of(experiment, generator.choice(config.VARIANTS))
   found_blocks, leaves = blocks_of(tree)
-  kind = generator.choice(["set", "set", "set", "field", "field", "block", "delete", "typo", "unknown", "text", "text"])
+  kind = generator.choice(
+    ["set", "set", "set", "field", "field", "block", "delete", "typo", "unknown", "text", "text"]
+  )
   if kind == "set":
     path, value = generator.choice(leaves), generator.choice(POOL)
     put(tree, path, value)
@@ -968,7 +1047,10 @@ def mutated(generator):
       tree = tree_of(site.experiment)
     put(tree, path, value)
   elif kind == "delete":
-    path, value = generator.choice(leaves + [b for b in found_blocks if b and not b[-1].isdigit()]), None
+    path, value = (
+      generator.choice(leaves + [b for b in found_blocks if b and not b[-1].isdigit()]),
+      None,
+    )
     *parents, last = path.split(".")
     parent = at(tree, ".".join(parents))[1] if parents else tree
     del parent[last]
@@ -988,9 +1070,14 @@ def mutated(generator):
     path += generator.choice(["", "", "", ".x", ".0", ".0.x", "."])
     try:
       value = config.literal(text)
-    except Exception:  # noqa: BLE001 - `outcome` meets it again, and says so
+    except Exception:  # `outcome` meets it again, and says so
       value = text
-    return (lambda: config.override(config.load(f"{experiment}:smoke"), [(path, text)])), kind, path, value
+    return (
+      (lambda: config.override(config.load(f"{experiment}:smoke"), [(path, text)])),
+      kind,
+      path,
+      value,
+    )
   return (lambda: tree), kind, path, value
 
 
@@ -1004,7 +1091,7 @@ def outcome(make, kind, path, value) -> str:
     except AssertionError:
       return "is refused in more than a line"
     return ""
-  except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer to a user
+  except Exception as error:  # whatever it is, it is no answer to a user
     return f"raises {type(error).__name__}: {str(error)[:80]}"
   if value is ...:
     return "is an unknown key, and nobody says so"
@@ -1012,7 +1099,7 @@ def outcome(make, kind, path, value) -> str:
     return "is silently ignored"
   try:
     again = build.build(json.loads(json.dumps(found.config))).config
-  except Exception as error:  # noqa: BLE001 - a run could not be evaluated
+  except Exception as error:  # a run could not be evaluated
     return f"resolves to what does not build: {error}"[:160]
   return "" if again == found.config else "resolves to what builds something else"
 
@@ -1036,36 +1123,37 @@ def test_suggestions_are_difflibs_where_there_are_any():
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        (Annotated[int, "[1, inf)"], "int in [1, inf)"),
-        (Literal["a", "b"], "one of 'a', 'b'"),
-        (tuple[Annotated[int, "[1, inf)"], ...], "a list of int in [1, inf)"),
-        (dict[str, float], "a block of float"),
-        (int | None, "int or None"),
-        (bool, "bool"),
-    ],
+  ("kind", "said"),
+  [
+    (Annotated[int, "[1, inf)"], "int in [1, inf)"),
+    (Literal["a", "b"], "one of 'a', 'b'"),
+    (tuple[Annotated[int, "[1, inf)"], ...], "a list of int in [1, inf)"),
+    (dict[str, float], "a block of float"),
+    (int | None, "int or None"),
+    (bool, "bool"),
+  ],
 )
 def test_annotations_are_said_in_words(kind, said):
   assert config.describe(kind) == said
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "expected"),
-    [
-        (None, int | None, None),
-        (3, int | None, 3),
-        ([1, 2], tuple[int, int], (1, 2)),
-        ("x", Any, "x"),
-        ({"a": 1}, dict[str, float], {"a": 1.0}),
-    ],
+  ("value", "kind", "expected"),
+  [
+    (None, int | None, None),
+    (3, int | None, 3),
+    ([1, 2], tuple[int, int], (1, 2)),
+    ("x", Any, "x"),
+    ({"a": 1}, dict[str, float], {"a": 1.0}),
+  ],
 )
 def test_kinds_that_a_class_may_yet_use(value, kind, expected):
   assert config.conform(value, kind, key="k", title="t") == expected
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [("x", int | None), ([1], tuple[int, int]), ([1, 2, 3], tuple[int, int])]
+  ("value", "kind"),
+  [("x", int | None), (True, Literal[1, 2]), ([1], tuple[int, int]), ([1, 2, 3], tuple[int, int])],
 )
 def test_kinds_that_a_class_may_yet_use_refuse(value, kind):
   with pytest.raises(ConfigError, match="t expects"):

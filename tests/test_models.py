@@ -26,7 +26,7 @@ from training import build, config, step
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(
-    str(p.relative_to(ROOT).with_suffix("")) for p in ROOT.glob("experiments/*/*.py")
+  str(p.relative_to(ROOT).with_suffix("")) for p in ROOT.glob("experiments/*/*.py")
 )
 TORCH = importlib.util.find_spec("torch") is not None
 needs_torch = pytest.mark.skipif(not TORCH, reason="parity is against PyTorch: `pip install torch`")
@@ -60,9 +60,9 @@ def created(model, data_shape, seed=0):
 def batch_of(data_shape, examples, classes=10, seed=0):
   generator = np.random.default_rng(seed)
   return {
-      "image": jnp.asarray(generator.random((examples, *data_shape), np.float32)),
-      "label": jnp.asarray(generator.integers(0, classes, examples, np.int32)),
-      "mask": jnp.ones(examples, jnp.float32),
+    "image": jnp.asarray(generator.random((examples, *data_shape), np.float32)),
+    "label": jnp.asarray(generator.integers(0, classes, examples, np.int32)),
+    "mask": jnp.ones(examples, jnp.float32),
   }
 
 
@@ -89,7 +89,7 @@ def close(ours, theirs, *, rtol=1e-5):
 
 
 @pytest.mark.parametrize(
-    ("latents", "count"), [(3, 790_290), (10, 800_804), (20, 815_824), (200, 1_086_184)]
+  ("latents", "count"), [(3, 790_290), (10, 800_804), (20, 815_824), (200, 1_086_184)]
 )
 def test_vae_sizes(latents, count):
   assert size(shapes(gaussian.Model(MNIST, hidden=500, latents=latents), MNIST)) == count
@@ -116,22 +116,22 @@ def test_stacked_autoencoder_size():
 def test_gan_sizes():
   params = shapes(mlp.Model(MNIST), MNIST)["params"]
   assert {name: size(tree) for name, tree in params.items()} == {
-      "generator": 2_503_984,
-      "discriminator": 1_231_441,
+    "generator": 2_503_984,
+    "discriminator": 1_231_441,
   }
 
 
 @pytest.mark.parametrize("residual", [True, False])
 @pytest.mark.parametrize(
-    ("depth", "data_shape", "count"),
-    [
-        (20, CIFAR, 269_722),
-        (32, CIFAR, 464_154),
-        (44, CIFAR, 658_586),
-        (56, CIFAR, 853_018),
-        (110, CIFAR, 1_727_962),
-        (20, MNIST, 269_434),
-    ],
+  ("depth", "data_shape", "count"),
+  [
+    (20, CIFAR, 269_722),
+    (32, CIFAR, 464_154),
+    (44, CIFAR, 658_586),
+    (56, CIFAR, 853_018),
+    (110, CIFAR, 1_727_962),
+    (20, MNIST, 269_434),
+  ],
 )
 def test_resnet_sizes(depth, data_shape, count, residual):
   model = resnet.Model(data_shape, 10, blocks=(depth - 2) // 6, residual=residual)
@@ -234,11 +234,15 @@ def test_deep_autoencoder_is_pytorchs(activation, error):
   p = to_torch(params)
   act = {"logistic": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}[activation]
   x = torch.tensor(np.asarray(batch["image"], np.float64)).flatten(1)
-  code = torch_dense(p["encoder_2"], act(torch_dense(p["encoder_1"], act(torch_dense(p["encoder_0"], x)))))
-  logits = torch_dense(p["decoder_2"], act(torch_dense(p["decoder_1"], act(torch_dense(p["decoder_0"], code)))))
+  code = torch_dense(
+    p["encoder_2"], act(torch_dense(p["encoder_1"], act(torch_dense(p["encoder_0"], x))))
+  )
+  logits = torch_dense(
+    p["decoder_2"], act(torch_dense(p["decoder_1"], act(torch_dense(p["decoder_0"], code))))
+  )
   expected = {
-      "squared": (torch.sigmoid(logits) - x).square().sum(1).mean(),
-      "cross_entropy": torch_bernoulli_loss(logits, x).mean(),
+    "squared": (torch.sigmoid(logits) - x).square().sum(1).mean(),
+    "cross_entropy": torch_bernoulli_loss(logits, x).mean(),
   }
   close(metrics, {k: v.detach() for k, v in expected.items()})
   close(loss, expected[error].detach())
@@ -253,8 +257,13 @@ def test_gan_losses_and_gradients_are_pytorchs(monkeypatch, pieces, name):
 
   shape, examples = (4, 4, 1), 6
   model = mlp.Model(
-      shape, noise=3, generator_widths=(8, 7), discriminator_widths=(5, 4), pieces=pieces,
-      generator_init=0.0, discriminator_init=0.0,
+    shape,
+    noise=3,
+    generator_widths=(8, 7),
+    discriminator_widths=(5, 4),
+    pieces=pieces,
+    generator_init=0.0,
+    discriminator_init=0.0,
   )
   params, mutable = created(model, shape)
   batch = batch_of(shape, examples)
@@ -288,14 +297,18 @@ def test_gan_losses_and_gradients_are_pytorchs(monkeypatch, pieces, name):
   bce = torch.nn.functional.binary_cross_entropy_with_logits
   one, zero = torch.ones(examples, dtype=torch.float64), torch.zeros(examples, dtype=torch.float64)
   expected = {
-      "discriminator": bce(judge(real), one) + bce(judge(fake), zero),
-      "generator": bce(judge(fake), one),
+    "discriminator": bce(judge(real), one) + bce(judge(fake), zero),
+    "generator": bce(judge(fake), one),
   }[name]
   close(loss, expected.detach())
   close(grads, {name: torch_gradients(expected, p)[name]})
   if name == "discriminator":
-    assert float(metrics["real_accuracy"]) == pytest.approx(float((judge(real) > 0).double().mean()))
-    assert float(metrics["fake_accuracy"]) == pytest.approx(float((judge(fake) < 0).double().mean()))
+    assert float(metrics["real_accuracy"]) == pytest.approx(
+      float((judge(real) > 0).double().mean())
+    )
+    assert float(metrics["fake_accuracy"]) == pytest.approx(
+      float((judge(fake) < 0).double().mean())
+    )
 
 
 RESNET = dict(blocks=2, widths=(4, 6, 8))
@@ -310,7 +323,7 @@ def torch_resnet(p, stats, image, *, train, residual):
 
   def norm(x, scope, s):
     return F.batch_norm(
-        x, s["mean"], s["variance"], scope["scale"], scope["bias"], train, momentum=0.1, eps=1e-5
+      x, s["mean"], s["variance"], scope["scale"], scope["bias"], train, momentum=0.1, eps=1e-5
     )
 
   x = convolution(p["stem"], image.permute(0, 3, 1, 2))
@@ -350,7 +363,7 @@ def test_resnet_is_pytorchs(residual, label_smoothing):
   expected = cross_entropy(logits, label, label_smoothing=label_smoothing)
   close(loss, expected.detach())
   assert float(metrics["accuracy"]) == pytest.approx(
-      float((logits.argmax(1) == label).double().mean())
+    float((logits.argmax(1) == label).double().mean())
   )
   # A bias before a normalisation does nothing, so its gradient is rounding alone; there is none.
   close(grads, torch_gradients(expected, p), rtol=5e-5)
@@ -381,7 +394,7 @@ def test_batch_norm_is_pytorchs(shape):
   for _ in range(3):
     x = (3 + 2 * generator.normal(size=shape)).astype(np.float32)
     y, new = layer.apply(
-        {"params": params, "batch_stats": stats}, jnp.asarray(x), train=True, mutable=["batch_stats"]
+      {"params": params, "batch_stats": stats}, jnp.asarray(x), train=True, mutable=["batch_stats"]
     )
     stats = new["batch_stats"]
     close(np.moveaxis(y, -1, 1), theirs(front(x)).detach().numpy())
@@ -548,7 +561,10 @@ def test_a_zeroed_residual_branch_leaves_the_shortcut(stride):
   block = resnet.Block(features, stride, True, jnp.float32)
   x = jnp.abs(jax.random.normal(jax.random.key(0), (2, 6, 6, 4)))
   variables = block.init(jax.random.key(1), x, True)
-  params = {**variables["params"], "norm_1": jax.tree.map(jnp.zeros_like, variables["params"]["norm_1"])}
+  params = {
+    **variables["params"],
+    "norm_1": jax.tree.map(jnp.zeros_like, variables["params"]["norm_1"]),
+  }
   out, _ = block.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
   expected = np.zeros((2, 6 // stride, 6 // stride, features), np.float32)
   added = features - 4
@@ -563,8 +579,13 @@ def test_a_zeroed_residual_branch_leaves_the_shortcut(stride):
 def gan():
   shape = (4, 4, 1)
   model = mlp.Model(
-      shape, noise=3, generator_widths=(8, 7), discriminator_widths=(5, 4), pieces=2,
-      generator_init=0.0, discriminator_init=0.0,
+    shape,
+    noise=3,
+    generator_widths=(8, 7),
+    discriminator_widths=(5, 4),
+    pieces=2,
+    generator_init=0.0,
+    discriminator_init=0.0,
   )
   return model, *created(model, shape), batch_of(shape, 6)
 
@@ -593,8 +614,8 @@ def test_gan_losses_at_chance(gan):
   undecided = jax.tree.map(jnp.zeros_like, params["discriminator"]["Dense_2"])
   params = {**params, "discriminator": {**params["discriminator"], "Dense_2": undecided}}
   found = {
-      phase.name: float(gradients(phase, params, mutable, batch)[1])
-      for phase in adversarial.Task().phases(model)
+    phase.name: float(gradients(phase, params, mutable, batch)[1])
+    for phase in adversarial.Task().phases(model)
   }
   assert found["discriminator"] == pytest.approx(2 * math.log(2), rel=1e-6)
   assert found["generator"] == pytest.approx(math.log(2), rel=1e-6)
@@ -607,8 +628,8 @@ def test_gan_losses_at_chance(gan):
 def test_discriminator_steps_are_repeats(gan, steps):
   phases = adversarial.Task(discriminator_steps=steps).phases(gan[0])
   assert [(phase.name, phase.repeats) for phase in phases] == [
-      ("discriminator", steps),
-      ("generator", 1),
+    ("discriminator", steps),
+    ("generator", 1),
   ]
 
 
@@ -757,18 +778,18 @@ def test_bfloat16_is_of_activations_only(experiment):
 
 
 @pytest.mark.parametrize(
-    ("model", "method", "read"),
-    [
-        (gaussian.Model((4, 4, 1), 7, 3, dtype=jnp.bfloat16), None, lambda out: out),
-        (deep.Model((4, 4, 1), (7,), 3, dtype=jnp.bfloat16), None, lambda out: out),
-        # The codes of the layers below are no objective's to read.
-        (stacked.Model((4, 4, 1), 10, (7, 6), dtype=jnp.bfloat16), None, lambda out: out.logits),
-        (stacked.Model((4, 4, 1), 10, (7, 6), dtype=jnp.bfloat16), "reconstruct", lambda out: out),
-        (resnet.Model((8, 8, 1), 10, 1, (4, 4, 4), dtype=jnp.bfloat16), None, lambda out: out),
-        (mlp.Model((4, 4, 1), 3, (5,), (5,), 2, dtype=jnp.bfloat16), "discriminate", lambda out: out),
-        (mlp.Model((4, 4, 1), 3, (5,), (5,), 2, dtype=jnp.bfloat16), "generate", lambda out: out),
-    ],
-    ids=["vae", "deep", "stacked", "layer", "resnet", "discriminator", "generator"],
+  ("model", "method", "read"),
+  [
+    (gaussian.Model((4, 4, 1), 7, 3, dtype=jnp.bfloat16), None, lambda out: out),
+    (deep.Model((4, 4, 1), (7,), 3, dtype=jnp.bfloat16), None, lambda out: out),
+    # The codes of the layers below are no objective's to read.
+    (stacked.Model((4, 4, 1), 10, (7, 6), dtype=jnp.bfloat16), None, lambda out: out.logits),
+    (stacked.Model((4, 4, 1), 10, (7, 6), dtype=jnp.bfloat16), "reconstruct", lambda out: out),
+    (resnet.Model((8, 8, 1), 10, 1, (4, 4, 4), dtype=jnp.bfloat16), None, lambda out: out),
+    (mlp.Model((4, 4, 1), 3, (5,), (5,), 2, dtype=jnp.bfloat16), "discriminate", lambda out: out),
+    (mlp.Model((4, 4, 1), 3, (5,), (5,), 2, dtype=jnp.bfloat16), "generate", lambda out: out),
+  ],
+  ids=["vae", "deep", "stacked", "layer", "resnet", "discriminator", "generator"],
 )
 def test_outputs_are_float32_under_bfloat16(model, method, read):
   image = jnp.zeros((2, *model.data_shape))
@@ -776,10 +797,10 @@ def test_outputs_are_float32_under_bfloat16(model, method, read):
   inputs = jnp.zeros((2, 3)) if method == "generate" else image
   fixed = {"discriminate": {"train": False}, "reconstruct": {"layer": 1}}.get(method, {})
   out = jax.eval_shape(
-      lambda variables: read(
-          model.apply(variables, inputs, method=method, rngs={"params": jax.random.key(0)}, **fixed)
-      ),
-      variables,
+    lambda variables: read(
+      model.apply(variables, inputs, method=method, rngs={"params": jax.random.key(0)}, **fixed)
+    ),
+    variables,
   )
   assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype("float32")}
 
@@ -792,11 +813,11 @@ def test_remat_changes_nothing_but_memory():
   batch = batch_of(shape, examples)
   found, memory, convolutions = [], [], []
   for remat in (False, True):
-    model = resnet.Model(shape, 10,blocks=2, widths=(4, 4, 4), remat=remat)
+    model = resnet.Model(shape, 10, blocks=2, widths=(4, 4, 4), remat=remat)
     params, mutable = created(model, shape)
     (phase,) = classify.Task().phases(model)
     run = jax.jit(functools.partial(step.gradients, phase))
-    args = (params, mutable, batch,jnp.arange(examples), jax.random.key(0))
+    args = (params, mutable, batch, jnp.arange(examples), jax.random.key(0))
     lowered = run.lower(*args)
     convolutions.append(lowered.as_text().count("stablehlo.convolution"))
     compiled = lowered.compile()
@@ -824,7 +845,7 @@ def padded(batch, rows):
 
 
 @pytest.mark.parametrize(
-    "experiment", [e for e in EXPERIMENTS if not e.startswith("experiments/convnet")]
+  "experiment", [e for e in EXPERIMENTS if not e.startswith("experiments/convnet")]
 )
 def test_padding_changes_no_loss_metric_or_gradient(experiment):
   # Not for networks that normalise over the batch: while training, a padded row would count in
@@ -860,8 +881,8 @@ def test_padding_changes_no_measure(experiment):
 def test_means_add_over_parts_of_any_size(sizes):
   values = np.random.default_rng(0).normal(size=sum(sizes)).astype(np.float32)
   parts = [
-      Mean.over(jnp.asarray(part), jnp.ones(len(part)))
-      for part in np.split(values, np.cumsum(sizes)[:-1])
+    Mean.over(jnp.asarray(part), jnp.ones(len(part)))
+    for part in np.split(values, np.cumsum(sizes)[:-1])
   ]
   total = functools.reduce(lambda a, b: a + b, parts)
   assert float(total.total / total.count) == pytest.approx(float(values.mean()), rel=1e-4, abs=1e-6)

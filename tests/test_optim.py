@@ -13,7 +13,7 @@ import pytest
 from training import optim
 
 needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="parity is against PyTorch"
+  importlib.util.find_spec("torch") is None, reason="parity is against PyTorch"
 )
 
 STEPS = 10
@@ -30,8 +30,8 @@ def _promotion():
 def start():
   """A matrix, which decay of kernels touches, and a vector, which it does not."""
   return {
-      "kernel": jnp.asarray([[1.0, -2.0], [0.7, 0.1]], jnp.float32),
-      "bias": jnp.asarray([1.5, -0.5], jnp.float32),
+    "kernel": jnp.asarray([[1.0, -2.0], [0.7, 0.1]], jnp.float32),
+    "bias": jnp.asarray([1.5, -0.5], jnp.float32),
   }
 
 
@@ -62,10 +62,12 @@ def torchs(make, steps=STEPS, *, decayed=0.0, masked=True, clip=None):
   """The same from a torch optimizer; weight decay of the kernel alone where `masked`."""
   import torch
 
-  params = {k: torch.tensor(np.asarray(v, np.float64), requires_grad=True) for k, v in start().items()}
+  params = {
+    k: torch.tensor(np.asarray(v, np.float64), requires_grad=True) for k, v in start().items()
+  }
   groups = [
-      {"params": [params["kernel"]], "weight_decay": decayed},
-      {"params": [params["bias"]], "weight_decay": 0.0 if masked else decayed},
+    {"params": [params["kernel"]], "weight_decay": decayed},
+    {"params": [params["bias"]], "weight_decay": 0.0 if masked else decayed},
   ]
   optimizer, path = make(groups), []
   for _ in range(steps):
@@ -96,9 +98,7 @@ def test_sgd_is_pytorchs(momentum, nesterov, weight_decay, decay):
   import torch
 
   settings = dict(momentum=momentum, nesterov=nesterov)
-  mine = ours(
-      optim.Sgd(learning_rate=0.02, weight_decay=weight_decay, decay=decay, **settings)
-  )
+  mine = ours(optim.Sgd(learning_rate=0.02, weight_decay=weight_decay, decay=decay, **settings))
   # L2: its gradient goes through the momentum.
   make = lambda groups: torch.optim.SGD(groups, lr=0.02, **settings)  # noqa: E731
   same(mine, torchs(make, decayed=weight_decay, masked=decay == "kernels"))
@@ -126,10 +126,10 @@ def test_adagrad_is_pytorchs(initial, weight_decay):
 
   # Optax divides by sqrt(s + epsilon), PyTorch by sqrt(s) + epsilon: the same as epsilon vanishes.
   mine = ours(
-      optim.Adagrad(learning_rate=0.1, initial=initial, epsilon=1e-10, weight_decay=weight_decay)
+    optim.Adagrad(learning_rate=0.1, initial=initial, epsilon=1e-10, weight_decay=weight_decay)
   )
   make = lambda groups: torch.optim.Adagrad(  # noqa: E731
-      groups, lr=0.1, initial_accumulator_value=initial, eps=1e-10
+    groups, lr=0.1, initial_accumulator_value=initial, eps=1e-10
   )
   same(mine, torchs(make, decayed=weight_decay))
 
@@ -142,12 +142,12 @@ def test_rmsprop_is_pytorchs(momentum, weight_decay):
 
   # Epsilon inside the square root in Optax, outside in PyTorch, as for Adagrad.
   mine = ours(
-      optim.RmsProp(
-          learning_rate=0.01, rho=0.95, momentum=momentum, epsilon=1e-10, weight_decay=weight_decay
-      )
+    optim.RmsProp(
+      learning_rate=0.01, rho=0.95, momentum=momentum, epsilon=1e-10, weight_decay=weight_decay
+    )
   )
   make = lambda groups: torch.optim.RMSprop(  # noqa: E731
-      groups, lr=0.01, alpha=0.95, eps=1e-10, momentum=momentum
+    groups, lr=0.01, alpha=0.95, eps=1e-10, momentum=momentum
   )
   same(mine, torchs(make, decayed=weight_decay))
 
@@ -165,7 +165,9 @@ def test_clipping_is_pytorchs(clip):
 
 def test_clipping_is_by_the_norm_of_everything_before_the_penalty():
   params, updates = start(), 3
-  transformation = optim.Sgd(learning_rate=1.0, clip_norm=2.0, weight_decay=0.5).transformation(updates)
+  transformation = optim.Sgd(learning_rate=1.0, clip_norm=2.0, weight_decay=0.5).transformation(
+    updates
+  )
   grads = jax.tree.map(lambda x: 100 * x, params)
   found, _ = transformation.update(grads, transformation.init(params), params)
   norm = math.sqrt(sum(float((x**2).sum()) for x in params.values()))
@@ -196,9 +198,7 @@ PEAK, UPDATES = 0.4, 100
 
 def rate(schedule, warmup=0, **settings):
   settings = {"final_fraction": 0.01, **settings}
-  optimizer = optim.Sgd(
-      learning_rate=PEAK, schedule=schedule, warmup_steps=warmup, **settings
-  )
+  optimizer = optim.Sgd(learning_rate=PEAK, schedule=schedule, warmup_steps=warmup, **settings)
   found = optimizer.rate(UPDATES)
   return [float(found(jnp.int32(i))) for i in range(UPDATES + 1)]
 
@@ -228,9 +228,9 @@ def test_schedules_end_at_the_final_fraction(schedule, final, warmup):
   assert found[UPDATES] == pytest.approx(PEAK * final, rel=1e-4)
   # Half way after warm-up.
   middle = {
-      "cosine": (1 + final) / 2,
-      "linear": (1 + final) / 2,
-      "exponential": math.sqrt(final),
+    "cosine": (1 + final) / 2,
+    "linear": (1 + final) / 2,
+    "exponential": math.sqrt(final),
   }[schedule]
   assert found[warmup + (UPDATES - warmup) // 2] == pytest.approx(PEAK * middle, rel=1e-4)
   # And it never goes below.
@@ -294,6 +294,6 @@ def test_the_rate_is_what_the_transformation_applies(name, schedule, warmup):
 
 def test_names_are_the_classes_in_lower_case():
   assert {name: cls.__name__.lower() for name, cls in optim.NAMES.items()} == {
-      name: name for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop")
+    name: name for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop")
   }
   assert all(dataclasses.is_dataclass(cls) for cls in optim.NAMES.values())

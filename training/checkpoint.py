@@ -1,16 +1,16 @@
 """Checkpoints: Orbax writes them, a SHA-256 manifest inside each step says whether they are whole.
 
 Orbax commits a step atomically but checks no content: a flipped bit restores as another number.
-The manifest names every leaf's shape, type and hash, and a hash of itself. The latest steps and the
-best one lie in separate directories, so the best never evicts the step that a run resumes from.
+The manifest names every leaf's shape, type and hash, and a hash of itself. Once a step is committed
+its files are summed too, so that damage is found, and named, before anything parses it. The latest
+steps and the best one lie in separate directories, so the best never evicts the step that a run
+resumes from.
 """
 
-import functools
 import hashlib
 import json
 import logging
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from training.errors import CheckpointError, NumericsError
 from training.parallel import to_host
 
 SCHEMA = 1
+_SUMS = "SHA256SUMS"
 
 
 class Corrupt(Exception):
@@ -30,20 +31,21 @@ class Corrupt(Exception):
 class Checkpoints:
   """The checkpoints of one workdir."""
 
-  def __init__(self, directory: pathlib.Path, *, keep: int = 2):
+  def __init__(self, directory: pathlib.Path, *, keep: int = 2, read_only: bool = False):
     # Orbax logs every save at WARNING when it shares a process with absl; errors still raise.
     logging.getLogger("absl").setLevel(logging.ERROR)
     self.directory = directory.absolute()
-    self._latest = self._manager("latest", keep)
-    self._best = self._manager("best", 1)
 
-  def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-      self.directory / name,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, cleanup_tmp_directories=True, step_prefix=None
-      ),
-    )
+    def manager(name: str, keep: int) -> ocp.CheckpointManager:
+      place = self.directory / name
+      if read_only:
+        place.mkdir(parents=True, exist_ok=True)  # Orbax reads no directory that is not there
+        return ocp.CheckpointManager(place, options=ocp.CheckpointManagerOptions(read_only=True))
+      # Half-written steps are what a kill leaves; nobody else writes here, so they are rubbish.
+      options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+      return ocp.CheckpointManager(place, options=options)
+
+    self._latest, self._best = manager("latest", keep), manager("best", 1)
 
   def steps(self, *, best: bool = False) -> list[int]:
     """Committed steps, newest first."""
@@ -57,6 +59,7 @@ class Checkpoints:
     """
     manager = self._best if best else self._latest
     manager.check_for_errors()
+    self._seal_committed()
     if step in manager.all_steps():
       manager.delete(step)
     host = to_host(state)
@@ -86,6 +89,7 @@ class Checkpoints:
 
   def _manifest(self, step: int, *, best: bool):
     manager = self._best if best else self._latest
+    _check_files(pathlib.Path(manager.directory) / str(step))
     try:
       found = manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
       found = found["manifest"]
@@ -123,7 +127,6 @@ class Checkpoints:
         do="use the workdir's own config.json",
       )
     manager = self._best if best else self._latest
-    _silence_abandoned_reads()
     try:
       restored = manager.restore(
         step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
@@ -140,25 +143,44 @@ class Checkpoints:
     for manager in (self._latest, self._best):
       manager.wait_until_finished()
       manager.check_for_errors()
+    self._seal_committed()
+
+  def _seal_committed(self):
+    for manager in (self._latest, self._best):
+      for step in manager.all_steps():
+        directory = pathlib.Path(manager.directory) / str(step)
+        # Orbax lists a step from the moment it is asked to save it; the rename commits it.
+        if directory.is_dir() and not (directory / _SUMS).exists():
+          _seal(directory)
 
   def close(self):
     for manager in (self._latest, self._best):
       manager.close()
 
 
-@functools.cache  # once a process
-def _silence_abandoned_reads():
-  """Where one read fails, Orbax closes its event loop on the others; each then prints a traceback.
+def _seal(step: pathlib.Path):
+  """Writes the sums of a committed step's files, in the format that `sha256sum -c` reads."""
+  files = sorted(p for p in step.rglob("*") if p.is_file() and p.name != _SUMS)
+  lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(step)}\n" for p in files]
+  temporary = step / f".{_SUMS}.tmp"
+  temporary.write_text("".join(lines), encoding="utf-8")
+  temporary.rename(step / _SUMS)
 
-  They say nothing about the failure, which has been raised, and would bury the line that does.
-  """
-  before = sys.excepthook
 
-  def hook(kind, error, traceback):
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-      before(kind, error, traceback)
-
-  sys.excepthook = hook
+def _check_files(step: pathlib.Path):
+  """Raises Corrupt, naming the file, before anything parses what is in it."""
+  sums = step / _SUMS
+  if not sums.exists():
+    return  # killed between commit and seal: the leaves' own hashes still decide
+  try:
+    lines = sums.read_text(encoding="utf-8").splitlines()
+    entries = [line.split("  ", 1) for line in lines]
+    for stated, name in entries:
+      found = hashlib.sha256((step / name).read_bytes()).hexdigest()
+      if found != stated:
+        raise Corrupt(f"{name} does not have the SHA-256 it was written with")
+  except (OSError, ValueError) as error:
+    raise Corrupt(f"its files cannot be read ({error})") from error
 
 
 def _brief(entry) -> str:

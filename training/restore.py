@@ -71,7 +71,7 @@ def trained(workdir: Workdir, weights: str) -> tuple[Stage, steps.State, Paralle
   """The last stage of a run and its state: "latest", "best" or "raw" (latest without averaging)."""
   experiment = build(workdirs.read_config(workdir.path))
   ends = np.cumsum([stage.training.steps for stage in experiment.stages]).tolist()
-  checkpoints = Checkpoints(workdir / "checkpoints")
+  checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
   try:
     best = weights == "best"
     for step in checkpoints.steps(best=best):
