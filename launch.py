@@ -16,7 +16,7 @@ def main(argv: list[str]) -> int:
   args, rest = parser.parse_known_args(argv)
   debug = args.debug
   # Imported late: --help must answer at once, and JAX alone takes half a second.
-  from training.errors import UserError
+  from training.errors import Interrupted, UserError
 
   try:
     overrides = _overrides(parser, rest)
@@ -28,6 +28,13 @@ def main(argv: list[str]) -> int:
       raise
     print(error, file=sys.stderr, flush=True)
     return error.status
+  except KeyboardInterrupt:
+    # Outside training, where a stop is heard after the step in hand and saved.
+    stopped = Interrupted(
+      "stopped", kept="what was saved before", do="run the same command to go on"
+    )
+    print(stopped, file=sys.stderr, flush=True)
+    return stopped.status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,12 +51,6 @@ class NumericsError(UserError):
   code, status = "NUMERICS", 6
 
 
-class CapacityError(UserError):
-  """Out of memory."""
-
-  code, status = "MEMORY", 7
-
-
 class Interrupted(UserError):
   """SIGINT or SIGTERM arrived; the run was saved and resumes with the same command."""
 

@@ -82,10 +82,8 @@ def _call(stage: Stage, state: steps.State, parallel: Parallel):
   return parallel.caller(stage.model, _weights(state), state.mutable)
 
 
-def finish(workdir: Workdir, stage: Stage, state, parallel: Parallel, default):
+def finish(workdir: Workdir, stage: Stage, state: steps.State, parallel: Parallel):
   """Evaluates, draws and reports a run that has just been trained."""
-  if default is not None:
-    workdirs.write_json(workdir / ".default.json", default)
   _evaluate(workdir, stage, state, parallel, "latest")
   _draw(workdir, stage, state, parallel)
   print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")

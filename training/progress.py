@@ -57,7 +57,8 @@ class Progress:
   def advance(self, step: int, row: dict[str, float]):
     """The run has come to `step`, with `row` as its newest metrics."""
     rate = self.rate(step)
-    metrics = [f"{k} {v:.4g}" for k, v in row.items() if not k.endswith("learning_rate")]
+    losses_first = sorted(row.items(), key=lambda item: not item[0].endswith("loss"))
+    metrics = [f"{k} {v:.4g}" for k, v in losses_first if not k.endswith("learning_rate")]
     shown = "  ".join([*metrics[:4], f"{rate:,.0f} examples/s"])
     if self._bar is not None:
       self._bar.update(self._task, completed=step, shown=shown)

@@ -52,9 +52,19 @@ def train(
           kept="the whole training",
           do="run the same command to evaluate it",
         )
-    look.finish(workdir, stage, state, parallel, default)
+    if default is not None:
+      workdirs.write_json(workdir / ".default.json", _resolved(default))
+    look.finish(workdir, stage, state, parallel)
   finally:
     workdir.close()
+
+
+def _resolved(config: Mapping[str, Any]):
+  """Every default filled in, so that the report lists only what the user changed."""
+  try:
+    return build(config).config
+  except ConfigError:  # the overrides may be what makes the experiment fit these devices
+    return config
 
 
 def _check_data(experiment: Experiment):
