@@ -34,7 +34,8 @@ def show():
   found = entries()
   width = max(len(str(entry.path)) for entry in found)
   for entry in found:
-    print(f"{entry.path!s:<{width}}  {entry.title}")
+    claims = f" [{entry.claims} claim{'s' * (entry.claims > 1)}]" if entry.claims else ""
+    print(f"{entry.path!s:<{width}}  {entry.title}{claims}")
   first = found[0].path
   print(f"\n{len(found)} experiments, each with the variants paper, small and smoke. Try:")
   print(f"python launch.py train --config={first}:small --workdir=runs/{first.stem}")
