@@ -104,8 +104,7 @@ class Ratio(NamedTuple):
 def ratio(record: Record, reference: Record) -> Ratio:
   """The speed of `record` over that of `reference`; above 1, `record` is the faster."""
   rounds = [
-    theirs / ours
-    for ours, theirs in zip(record.step_seconds, reference.step_seconds, strict=True)
+    theirs / ours for ours, theirs in zip(record.step_seconds, reference.step_seconds, strict=True)
   ]
   best = reference.best / record.best
   return Ratio(best, statistics.median(rounds), min(rounds), max(rounds))
@@ -150,9 +149,7 @@ def race(
     steps = _calibrated(run, contender.multiple, seconds)
     runs.append(run)
     records.append(
-      Record(
-        name=contender.name, setup_seconds=ready - before, first_seconds=first, steps=steps
-      )
+      Record(name=contender.name, setup_seconds=ready - before, first_seconds=first, steps=steps)
     )
     print(f"{contender.name}: ready, first run {first:.1f} s, {steps} steps a turn", flush=True)
   for turns in orders(len(runs), rounds, order=order, seed=seed):
@@ -241,14 +238,16 @@ def show(records: Sequence[Record], *, reference: str) -> str:
   by_name = {record.name: record for record in records}
   rows = [("", "first run s", "best ms", "median ms", "cpu ms", "speed (median, least..greatest)")]
   for record in records:
-    rows.append((
-      record.name,
-      f"{record.first_seconds:.2f}",
-      f"{1e3 * record.best:.3f}",
-      f"{1e3 * record.median:.3f}",
-      f"{1e3 * record.cpu:.3f}",
-      "1" if record.name == reference else str(ratio(record, by_name[reference])),
-    ))
+    rows.append(
+      (
+        record.name,
+        f"{record.first_seconds:.2f}",
+        f"{1e3 * record.best:.3f}",
+        f"{1e3 * record.median:.3f}",
+        f"{1e3 * record.cpu:.3f}",
+        "1" if record.name == reference else str(ratio(record, by_name[reference])),
+      )
+    )
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = [
     "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

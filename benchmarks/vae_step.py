@@ -75,12 +75,12 @@ def stage_of(directory: str = "", **overrides: str):
   from training import build, config
 
   settings = {
-      "data.binarize": "none",
-      "data.validation": "0",
-      "data.directory": directory,
-      "optimizer.schedule": "constant",
-      "training.steps": "1_000_000_000",
-      **{name.replace("__", "."): value for name, value in overrides.items()},
+    "data.binarize": "none",
+    "data.validation": "0",
+    "data.directory": directory,
+    "optimizer.schedule": "constant",
+    "training.steps": "1_000_000_000",
+    **{name.replace("__", "."): value for name, value in overrides.items()},
   }
   found = config.load(str(ROOT / "experiments/vae/gaussian_mnist.py") + ":small")
   (stage,) = build.build(config.override(found, list(settings.items()))).stages
@@ -113,7 +113,7 @@ def ours(directory: str, *, fused: bool):
     while steps:
       count = min(trainer.group, steps) if fused else 1
       feeds = [
-          sources.rows(0, taken + i, examples=EXAMPLES, batch_size=BATCH) for i in range(count)
+        sources.rows(0, taken + i, examples=EXAMPLES, batch_size=BATCH) for i in range(count)
       ]
       state = trainer(state, feeds)
       taken += count
@@ -159,11 +159,11 @@ def our_loop(directory: str):
 
   def run(steps: int) -> Timing:
     stage = stage_of(
-        directory,
-        training__steps=str(WARM + steps),
-        training__log_every="100",
-        training__eval_every="0",
-        training__checkpoint_every="0",
+      directory,
+      training__steps=str(WARM + steps),
+      training__log_every="100",
+      training__eval_every="0",
+      training__checkpoint_every="0",
     )
     parallel, state = _started(stage)
     with tempfile.TemporaryDirectory() as folder:
@@ -172,13 +172,13 @@ def our_loop(directory: str):
       try:
         with loop.Stop() as stop:
           place = loop.Place(
-              parallel=parallel,
-              workdir=workdir,
-              checkpoints=checkpoints,
-              events=events,
-              offset=0,
-              stop=stop,
-              watch=lambda *_: None,
+            parallel=parallel,
+            workdir=workdir,
+            checkpoints=checkpoints,
+            events=events,
+            offset=0,
+            stop=stop,
+            watch=lambda *_: None,
           )
           loop.run_stage(stage, state, place, seed=0, best=None)
       finally:
@@ -203,10 +203,10 @@ def bare_scan(directory: str):
 
   optimizer = optax.adam(1e-3)
   sizes = {
-      "encoder": (PIXELS, HIDDEN),
-      "posterior": (HIDDEN, 2 * LATENTS),
-      "decoder": (LATENTS, HIDDEN),
-      "likelihood": (HIDDEN, PIXELS),
+    "encoder": (PIXELS, HIDDEN),
+    "posterior": (HIDDEN, 2 * LATENTS),
+    "decoder": (LATENTS, HIDDEN),
+    "likelihood": (HIDDEN, PIXELS),
   }
   glorot = jax.nn.initializers.glorot_uniform()
 
@@ -247,9 +247,9 @@ def bare_scan(directory: str):
   def run(steps: int):
     nonlocal carry, taken
     for _ in range(steps // FUSED):
-      rows = np.stack([
-          sources.rows(0, taken + i, examples=EXAMPLES, batch_size=BATCH) for i in range(FUSED)
-      ])
+      rows = np.stack(
+        [sources.rows(0, taken + i, examples=EXAMPLES, batch_size=BATCH) for i in range(FUSED)]
+      )
       carry, _ = advance(carry, data, rows)
       taken += FUSED
     jax.block_until_ready(carry)
@@ -328,14 +328,14 @@ def with_torch(directory: str, *, fused: bool = False, compiled: bool = False):
 # ------------------------------------------------------------------------------------ race
 
 SETUPS = {
-    "ours": functools.partial(ours, fused=True),
-    "ours, unfused": functools.partial(ours, fused=False),
-    "our loop": our_loop,
-    "bare scan": bare_scan,
-    TORCH[0]: with_torch,
-    TORCH[1]: functools.partial(with_torch, fused=True),
-    TORCH[2]: functools.partial(with_torch, fused=True, compiled=True),
-    "matmul": matmul,
+  "ours": functools.partial(ours, fused=True),
+  "ours, unfused": functools.partial(ours, fused=False),
+  "our loop": our_loop,
+  "bare scan": bare_scan,
+  TORCH[0]: with_torch,
+  TORCH[1]: functools.partial(with_torch, fused=True),
+  TORCH[2]: functools.partial(with_torch, fused=True, compiled=True),
+  "matmul": matmul,
 }
 _MULTIPLE = {"ours": FUSED, "our loop": 1_000, "bare scan": FUSED, "matmul": 10}
 
@@ -354,13 +354,13 @@ def main():
   with tempfile.TemporaryDirectory() as directory:
     write_idx(pathlib.Path(directory))
     contenders = [
-        interleave.elsewhere(
-            name,
-            [__file__, f"--worker={name}", f"--directory={directory}"],
-            threads=args.threads,
-            multiple=_MULTIPLE[name] if name in _MULTIPLE else 1,
-        )
-        for name in args.only
+      interleave.elsewhere(
+        name,
+        [__file__, f"--worker={name}", f"--directory={directory}"],
+        threads=args.threads,
+        multiple=_MULTIPLE[name] if name in _MULTIPLE else 1,
+      )
+      for name in args.only
     ]
     records = interleave.race(contenders, rounds=args.rounds, seconds=args.seconds, pause=0.2)
 
@@ -372,10 +372,12 @@ def main():
   for line, value in summary.items():
     print(f"{line}: {value}")
   interleave.write(
-      args.json,
-      threads={"count": args.threads, **interleave.thread_settings(args.threads)},
-      contenders=interleave.results(records, reference=reference),
-      summary={line: getattr(value, "_asdict", lambda v=value: v)() for line, value in summary.items()},
+    args.json,
+    threads={"count": args.threads, **interleave.thread_settings(args.threads)},
+    contenders=interleave.results(records, reference=reference),
+    summary={
+      line: getattr(value, "_asdict", lambda v=value: v)() for line, value in summary.items()
+    },
   )
 
 

@@ -99,10 +99,12 @@ def rows(seed: int, step: int, *, examples: int, batch_size: int) -> np.ndarray:
   """
   positions = np.arange(step * batch_size, (step + 1) * batch_size)
   epochs, offsets = np.divmod(positions, examples)
-  return np.concatenate([
+  return np.concatenate(
+    [
       _permutation(seed, int(epoch), examples)[offsets[epochs == epoch]]
       for epoch in np.unique(epochs)
-  ])
+    ]
+  )
 
 
 def padded_rows(examples: int, batch_size: int):

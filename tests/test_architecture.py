@@ -120,7 +120,7 @@ def test_no_default_hides_in_a_get(path):
     if isinstance(called, ast.Attribute) and called.attr in ("get", "get_ref", "setdefault"):
       owner = ast.unparse(called.value)
       assert not any(
-          word in owner for word in ("config", "spec", "blocks", "training", "overrides")
+        word in owner for word in ("config", "spec", "blocks", "training", "overrides")
       ), f"{path}:{node.lineno} reads {owner}.{node.func.attr}"
 
 

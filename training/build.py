@@ -46,7 +46,7 @@ class Training:
     remat: recompute the activations of each block in the backward pass, for memory.
   """
 
-  steps: Annotated[int, "[1, inf)"] = 1000
+  steps: Annotated[int, "[1, 2147483647]"] = 1000  # a state counts them in int32
   log_every: Annotated[int, "[1, inf)"] = 100
   eval_every: Annotated[int, "[0, inf)"] = 500
   checkpoint_every: Annotated[int, "[0, inf)"] = 500
@@ -103,14 +103,18 @@ def build(config: Mapping[str, Any]) -> Experiment:
     ConfigError: any key that nothing reads, wrong type, value out of range, missing block.
   """
   config = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-  stages = config.pop("stages", None) or ({},)
-  shared = {name: config.pop(name) for name in BLOCKS if name in config}
+  stages = config.pop("stages", ({},))
+  if not isinstance(stages, tuple | list) or not stages:
+    _refuse("stages", stages, "a list of blocks")
+  shared = {name: _block(config.pop(name), name) for name in BLOCKS if name in config}
   top = arguments(Run, config, where="", beside=(*BLOCKS, "stages"))
   resolved, built = [], []
   for i, blocks in enumerate(stages):
     where = f"stages.{i}." if len(stages) > 1 else ""
-    blocks = dict(blocks)
+    blocks = dict(_block(blocks, f"stages.{i}"))
     name = blocks.pop("name", f"stage{i}" if len(stages) > 1 else "")
+    if not isinstance(name, str):
+      _refuse(f"stages.{i}.name", name, "a name")
     for block in blocks:
       if block not in BLOCKS:
         raise ConfigError(
@@ -118,6 +122,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
           kept=UNTOUCHED,
           do=f"a stage has the blocks {', '.join(BLOCKS)}",
         )
+      _block(blocks[block], f"{where}{block}")
     merged = {
       block: _merge(
         shared[block] if block in shared else {}, blocks[block] if block in blocks else {}
@@ -127,11 +132,38 @@ def build(config: Mapping[str, Any]) -> Experiment:
     stage, full = _stage(name, merged, where=where)
     built.append(stage)
     resolved.append({"name": name, **full})
+  _check_shared(shared, stages)
+  names = [stage.name for stage in built]
+  if len(set(names)) < len(names):
+    _refuse("stages", names, "a list of stages with different names")
   if len(resolved) > 1:
     whole = {**top, "stages": resolved}
   else:
     whole = {**top, **{block: resolved[0][block] for block in BLOCKS}}
   return Experiment(whole, Run(**top), tuple(built))
+
+
+def _block(value, key: str) -> Mapping:
+  return value if isinstance(value, Mapping) else _refuse(key, value, "a block of settings")
+
+
+def _refuse(key: str, value, what: str):
+  raise ConfigError(f"config.{key}={value!r} is not {what}", kept=UNTOUCHED, do=f"make it {what}")
+
+
+def _check_shared(shared: Mapping[str, Mapping], stages):
+  """Refuses a shared setting that every stage overrides: nothing would read it."""
+  for block, spec in shared.items():
+    for key in spec:
+      own = [stage[block] if block in stage else {} for stage in stages]
+      if all(
+        key in o or ("name" in o and "name" in spec and o["name"] != spec["name"]) for o in own
+      ):
+        raise ConfigError(
+          f"config.{block}.{key} is read by nothing: every stage has its own",
+          kept=UNTOUCHED,
+          do=f"set --config.stages.N.{block}.{key}=VALUE",
+        )
 
 
 def _merge(below: Mapping, above: Mapping) -> dict:
@@ -143,6 +175,7 @@ def _merge(below: Mapping, above: Mapping) -> dict:
 
 def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
   training_args = arguments(Training, blocks["training"], where=f"{where}training")
+  training_args["mesh"] = {"data": -1, "fsdp": 1, **training_args["mesh"]}
   training = Training(**training_args)
 
   source, data_args = _source(blocks["data"], where=f"{where}data")
@@ -152,7 +185,12 @@ def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
   )
   task_args = arguments(task_class, task_spec, where=f"{where}task")
   task = _construct(task_class, task_args, f"{where}task")
-  phases = task.phases(model)
+  try:
+    phases = task.phases(model)
+  except ValueError as error:
+    raise ConfigError(
+      f"config.{where}task: {error}", kept=UNTOUCHED, do="change the task or the model"
+    ) from None
   optimizers, optimizer_args = _optimizers(blocks["optimizer"], phases, where=f"{where}optimizer")
   transform = _training_transform(source)
   program = step.Program(
@@ -191,7 +229,8 @@ def _locate(room: str, attribute: str, spec: Mapping, where: str, not_these: tup
   known = [
     ".".join(path.relative_to(files).with_suffix("").parts)
     for path in files.rglob("*.py")
-    if path.stem != "__init__" and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
+    if path.stem not in ("__init__", *not_these)
+    and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
   ]
   name = spec.pop("name", None)
   if not isinstance(name, str) or name not in known:
@@ -217,8 +256,14 @@ def _construct(cls, args, where):
 def _source(spec, *, where):
   spec = dict(spec)
   if isinstance(name := spec["name"] if "name" in spec else None, str) and ":" in name:
+    if "dataset" in spec:
+      raise ConfigError(
+        f"config.{where}.dataset: config.{where}.name={name!r} says it already",
+        kept=UNTOUCHED,
+        do="leave one of them out",
+      )
     spec["name"], spec["dataset"] = name.split(":", 1)
-  cls, spec, _ = _locate("data", "Source", spec, where)
+  cls, spec, _ = _locate("data", "Source", spec, where, ("source",))
   args = arguments(cls, spec, where=where)
   source = _construct(cls, args, where)
   if ":" in (name or ""):
@@ -279,7 +324,7 @@ def reading(source: Source):
 def _optimizers(spec, phases: tuple[Phase, ...], *, where):
   """One optimizer a phase: the block's settings, and over them those of `per_phase`."""
   spec = dict(spec)
-  per_phase = spec.pop("per_phase", {})
+  per_phase = _block(spec.pop("per_phase", {}), f"{where}.per_phase")
   names = [phase.name for phase in phases]
   for name in per_phase:
     if name not in names:
@@ -288,6 +333,7 @@ def _optimizers(spec, phases: tuple[Phase, ...], *, where):
         kept=UNTOUCHED,
         do=f"its phases are {', '.join(names) or 'none'}",
       )
+    _block(per_phase[name], f"{where}.per_phase.{name}")
   _, resolved = _optimizer(spec, where)
   optimizers = []
   for name in names:
@@ -302,7 +348,7 @@ def _optimizers(spec, phases: tuple[Phase, ...], *, where):
 def _optimizer(spec, where):
   spec = {"name": "adam", **spec}
   name = spec.pop("name")
-  if name not in optim.NAMES:
+  if not isinstance(name, str) or name not in optim.NAMES:
     raise ConfigError(
       f"config.{where}.name is {name!r}{nearest(str(name), optim.NAMES)}",
       kept=UNTOUCHED,

@@ -6,10 +6,10 @@ from the defaults, and `arguments` refuses, in one line, whatever no field reads
 """
 
 import ast
+import copy
 import dataclasses
 import difflib
 import importlib.util
-import math
 import pathlib
 import sys
 import types
@@ -42,7 +42,7 @@ def load(reference: str) -> ml_collections.ConfigDict:
 def experiment(path: str) -> types.ModuleType:
   """The experiment file at `path`, imported. An experiment file is code, and trusted as such."""
   file = pathlib.Path(path)
-  if not file.is_file():
+  if not (file.is_file() and file.suffix == ".py"):
     known = [str(p) for p in pathlib.Path("experiments").glob("*/*.py")]
     raise ConfigError(
       f"there is no experiment file {path!r}{nearest(path, known)}",
@@ -66,7 +66,7 @@ def literal(text: str) -> Any:
     return text == "true"
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
     return text
 
 
@@ -76,7 +76,8 @@ def override(config: ml_collections.ConfigDict, assignments: Iterable[tuple[str,
   A key need not stand in the file, since defaults live elsewhere: whether any class reads it is
   for `arguments` to say. An integer picks an element of a tuple ("stages.0.training.steps").
   """
-  tree = config.to_dict()
+  # Copied whole: blocks within a tuple would otherwise be the caller's own.
+  tree = copy.deepcopy(config.to_dict())
   for key, text in assignments:
     *parents, last = key.split(".")
     node = tree
@@ -86,13 +87,20 @@ def override(config: ml_collections.ConfigDict, assignments: Iterable[tuple[str,
       node[_position(node, last, key)] = literal(text)
     else:
       node[last] = literal(text)
-  return ml_collections.ConfigDict(tree).lock()
+  try:
+    return ml_collections.ConfigDict(tree).lock()
+  except (ValueError, TypeError, KeyError, AttributeError) as error:
+    raise ConfigError(
+      f"no config: {error}", kept=UNTOUCHED, do="write a block's settings one by one"
+    ) from None
 
 
 def _descend(node, part: str, key: str):
   if isinstance(node, list):
-    return node[_position(node, part, key)]
-  child = node.setdefault(part, {})
+    part = _position(node, part, key)
+  else:
+    node.setdefault(part, {})
+  child = node[part]
   if isinstance(child, tuple):
     child = node[part] = list(child)
   if not isinstance(child, dict | list):
@@ -105,7 +113,7 @@ def _descend(node, part: str, key: str):
 
 
 def _position(node: list, part: str, key: str) -> int:
-  if not (part.isdigit() and int(part) < len(node)):
+  if not (part.isdecimal() and int(part) < len(node)):
     raise ConfigError(
       f"config.{key} has no element {part!r}", kept=UNTOUCHED, do=f"choose 0 to {len(node) - 1}"
     )
@@ -115,7 +123,7 @@ def _position(node: list, part: str, key: str) -> int:
 def nearest(name: str, known: Iterable[str]) -> str:
   """A question with the nearest of `known`, or nothing where none is near."""
   known = sorted(known)
-  close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+  close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
   return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -218,9 +226,12 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
   if kind is bool or kind is str:
     return value if isinstance(value, kind) else refuse()
   if kind is int:
-    return int(value) if _is_number(value) and float(value).is_integer() else refuse()
+    # Not by float(value): an int may be too large to become one.
+    whole = _is_number(value) and (isinstance(value, int) or value.is_integer())
+    return int(value) if whole else refuse()
   if kind is float:
-    return float(value) if _is_number(value) and math.isfinite(value) else refuse()
+    finite = _is_number(value) and abs(value) <= sys.float_info.max
+    return float(value) if finite else refuse()
   if origin is tuple:
     if not isinstance(value, tuple | list):
       refuse()

@@ -46,6 +46,16 @@ def stage_shapes(stage: Stage):
   return jax.eval_shape(initial_state(stage), jax.random.key(0), None), _stored(stage)
 
 
+def measured(stage: Stage) -> set[str]:
+  """The names of the metrics of an evaluation, by tracing alone."""
+  state, stored = stage_shapes(stage)
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), stage.program.examples))
+  batch = jax.eval_shape(stage.program.transform, stored, keys)
+  batch["mask"] = jax.ShapeDtypeStruct((stage.program.examples,), jnp.float32)
+  measure = stage.task.measure(stage.model)
+  return set(jax.eval_shape(measure, state.params, state.mutable, batch, jax.random.key(0)))
+
+
 def _stored(stage: Stage):
   """Shapes of a step's examples as the source stores them."""
   with reading(stage.source):

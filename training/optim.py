@@ -4,6 +4,7 @@
 """
 
 import abc
+import collections
 import dataclasses
 from typing import Annotated, Literal
 
@@ -55,7 +56,9 @@ class Optimizer(abc.ABC):
       case "exponential":
         body = optax.exponential_decay(peak, after, self.final_fraction)
       case "step":
-        drops = {round(at * updates) - self.warmup_steps: self.step_factor for at in self.step_at}
+        drops = collections.defaultdict(lambda: 1.0)
+        for at in self.step_at:
+          drops[round(at * updates) - self.warmup_steps] *= self.step_factor
         body = optax.piecewise_constant_schedule(peak, drops)
     if not self.warmup_steps:
       return body

@@ -12,7 +12,7 @@ from training import workdir as workdirs
 from training.build import Experiment, Stage, build, devices, reading
 from training.checkpoint import Checkpoints
 from training.errors import ConfigError, Interrupted
-from training.initial import handed_on, initial_state
+from training.initial import handed_on, initial_state, measured
 from training.loop import Place, Stop, run_stage
 from training.parallel import Parallel, to_host
 from training.workdir import Workdir
@@ -39,7 +39,7 @@ def train(
     UserError: whatever the user can mend, Interrupted among them.
   """
   experiment = build(config)
-  _check_data(experiment)
+  _check(experiment)
   workdir = Workdir(path)
   try:
     workdir.claim(experiment.config, changed=changed)
@@ -67,8 +67,8 @@ def _resolved(config: Mapping[str, Any]):
     return config
 
 
-def _check_data(experiment: Experiment):
-  """Reads every split once, so that missing or broken data stops a run before it starts."""
+def _check(experiment: Experiment):
+  """Reads every split once and traces an evaluation, so that what is wrong stops no started run."""
   for stage in experiment.stages:
     with reading(stage.source):
       sizes = {name: len(stage.source.split(name)) for name in ("train", "validation", "test")}
@@ -77,6 +77,12 @@ def _check_data(experiment: Experiment):
         f"config.data.batch_size: a step reads {stage.program.examples} examples, the training"
         f" split has {sizes['train']}",
         do="choose a smaller batch_size",
+      )
+    names = measured(stage)
+    if stage.training.best not in names:
+      raise ConfigError(
+        f"config.training.best={stage.training.best!r} is no metric of an evaluation",
+        do=f"choose one of {', '.join(sorted(names))}",
       )
 
 
