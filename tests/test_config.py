@@ -841,7 +841,7 @@ def test_list_prints_every_experiment_with_its_title(cli):
   assert (status, err) == (0, "")
   for experiment in EXPERIMENTS:
     title = (ROOT / experiment).read_text().split('"""')[1].split("\n")[0]
-    assert any(line.startswith(experiment) and line.endswith(title) for line in out.splitlines())
+    assert any(line.startswith(experiment) and title in line for line in out.splitlines())
 
 
 # The command line, as a process.

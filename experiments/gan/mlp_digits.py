@@ -1,4 +1,4 @@
-"""The first GAN, on digits: its samples come closer to the data than a fitted Gaussian's.
+"""The first GAN, on digits: its samples match the moments of the data.
 
 Paper     Goodfellow et al. 2014, arXiv:1406.2661: Parzen-window log-likelihood 225 +- 2 on MNIST.
 Run       python launch.py train --config=experiments/gan/mlp_digits.py:small --workdir=runs/gan
