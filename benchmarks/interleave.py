@@ -167,10 +167,15 @@ def timed(run: Run, steps: int) -> Timing:
 
 
 def _calibrated(run: Run, multiple: int, seconds: float) -> int:
+  """Steps, a multiple of `multiple`, that take about `seconds`."""
   steps = multiple
   while (took := timed(run, steps).seconds) < seconds / 4:
     steps *= 2
-  return max(round(steps * seconds / took / multiple), 1) * multiple
+  # Twice, since the first steps of a process are slow and would make all its turns short.
+  for _ in range(2):
+    steps = max(round(steps * seconds / took / multiple), 1) * multiple
+    took = timed(run, steps).seconds
+  return steps
 
 
 # ------------------------------------------------------------------- a contender in its own process

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from report.tensorboard import Events
-from training import look, restore
+from training import restore
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, devices, reading
 from training.checkpoint import Checkpoints
@@ -54,6 +54,8 @@ def train(
         )
     if default is not None:
       workdirs.write_json(workdir / ".default.json", _resolved(default))
+    from training import look  # matplotlib, for which the first step need not wait
+
     look.finish(workdir, stage, state, parallel)
   finally:
     workdir.close()
