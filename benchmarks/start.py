@@ -47,17 +47,20 @@ def until_first_step(cache: str) -> float:
       cwd=ROOT,
       env={**environment, "XDG_CACHE_HOME": cache},
       stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,  # says that the run was interrupted, which it always is
       text=True,
     )
+    said = []
     try:
       for line in process.stdout:
+        said.append(line)
         if _LINE in line:
           return time.perf_counter() - before
     finally:
       # The polite signal, not a kill: a killed run could leave a torn file in the cache.
       process.send_signal(signal.SIGTERM)
       process.communicate(timeout=_PATIENCE)
-  raise RuntimeError(f"launch.py ended with status {process.returncode} before its first step")
+  raise RuntimeError(f"launch.py ended before its first step:\n{''.join(said)}")
 
 
 def main():

@@ -382,8 +382,11 @@ def main():
 
 
 def _ready(name: str, directory: str):
-  # The compilation cache and every other setting that launch.py makes, but in a fresh place.
-  os.environ["XDG_CACHE_HOME"] = str(pathlib.Path(directory) / "cache" / name)
+  # The compilation cache and every other setting that launch.py makes, but in a fresh place, so
+  # that first runs are cold.
+  cache = pathlib.Path(directory) / f"cache{list(SETUPS).index(name)}"  # torch minds a space
+  os.environ.update(XDG_CACHE_HOME=str(cache), TORCHINDUCTOR_CACHE_DIR=str(cache / "torch"))
+  os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would go before ours
   import launch
 
   launch._start_jax()

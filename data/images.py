@@ -135,14 +135,14 @@ class ImageSource(source.Source):
   def transform(self, batch: source.Batch, keys: jax.Array, *, train: bool) -> source.Batch:
     image = batch["image"]
     if image.dtype == jnp.uint8:
-      image = image.astype(jnp.float32) / 255
+      image = _by_pixel(lambda x: x.astype(jnp.float32) / 255)(image)
     # Each use folds in its own number, so turning one on does not change the draws of another.
     if train and self.crop_padding:
       image = jax.vmap(functools.partial(_crop, padding=self.crop_padding))(image, _fold(keys, 0))
     if train and self.flip:
       image = jax.vmap(_flip)(image, _fold(keys, 1))
     if self.binarize == "dynamic":
-      image = jax.vmap(_bernoulli)(image, _fold(keys, 2))
+      image = _by_pixel(jax.vmap(_bernoulli))(image, _fold(keys, 2))
     return {**batch, "image": image}
 
   def fingerprint(self) -> str:
@@ -256,6 +256,14 @@ def _first(field: str, wanted: int, size: int) -> int:
   if wanted > size:
     raise ValueError(f"data.{field}={wanted}, but only {size} examples are there")
   return wanted or size
+
+
+def _by_pixel(function):
+  """`function` of images as rows of pixels [B, D], which is twice as fast on a CPU.
+
+  XLA's CPU backend vectorises along the last axis, and grey images have one of length one.
+  """
+  return lambda image, *rest: function(image.reshape(len(image), -1), *rest).reshape(image.shape)
 
 
 def _fold(keys: jax.Array, number: int) -> jax.Array:

@@ -49,8 +49,8 @@ class Task(Objective):
     """Reconstruction error -log p(x|z) at one sample of q(z|x), and the divergence of q."""
     out = model.apply({"params": params}, batch["image"], rngs={"latent": rng})
     # Sums over pixels and latents, never means: a mean would reweight the KL by the pixel count.
-    pixels = tuple(range(1, out.logits.ndim))
-    nll_B = optax.sigmoid_binary_cross_entropy(out.logits, batch["image"]).sum(pixels)
+    logits_BD, x_BD = (x.reshape(len(x), -1) for x in (out.logits, batch["image"]))
+    nll_B = optax.sigmoid_binary_cross_entropy(logits_BD, x_BD).sum(-1)
     # Kingma & Welling 2013, appendix B.
     kl_B = 0.5 * (out.mean**2 + jnp.exp(out.log_variance) - 1 - out.log_variance).sum(-1)
     return Mean.over(nll_B, batch["mask"]), Mean.over(kl_B, batch["mask"])

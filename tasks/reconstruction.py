@@ -39,10 +39,12 @@ class Task(Objective):
 
   def _errors(self, model, params, batch) -> dict[str, Mean]:
     out = model.apply({"params": params}, batch["image"])
-    pixels = tuple(range(1, batch["image"].ndim))
+    found_BD, logits_BD, x_BD = (
+      x.reshape(len(x), -1) for x in (out.reconstruction, out.logits, batch["image"])
+    )
     # Sums over pixels, as in the paper's "squared error per image".
-    squared_B = optax.squared_error(out.reconstruction, batch["image"]).sum(pixels)
-    entropy_B = optax.sigmoid_binary_cross_entropy(out.logits, batch["image"]).sum(pixels)
+    squared_B = optax.squared_error(found_BD, x_BD).sum(-1)
+    entropy_B = optax.sigmoid_binary_cross_entropy(logits_BD, x_BD).sum(-1)
     return {
       "squared": Mean.over(squared_B, batch["mask"]),
       "cross_entropy": Mean.over(entropy_B, batch["mask"]),
