@@ -60,20 +60,20 @@ class Record:
     name: the contender's.
     setup_seconds: its setup.
     first_seconds: its first run, which compiles.
-    steps: of each later run.
-    timings: one a round.
+    steps: of each later run, one a round.
+    timings: of all those steps, one a round.
   """
 
   name: str
   setup_seconds: float
   first_seconds: float
-  steps: int
+  steps: list[int] = dataclasses.field(default_factory=list)
   timings: list[Timing] = dataclasses.field(default_factory=list)
 
   @property
   def step_seconds(self) -> list[float]:
     """Seconds a step, one figure a round."""
-    return [timing.seconds / self.steps for timing in self.timings]
+    return [timing.seconds / n for timing, n in zip(self.timings, self.steps, strict=True)]
 
   @property
   def best(self) -> float:
@@ -86,7 +86,7 @@ class Record:
   @property
   def cpu(self) -> float:
     """The least CPU-seconds a step; unlike wall time it hardly minds a busy machine."""
-    return min(timing.cpu for timing in self.timings) / self.steps
+    return min(timing.cpu / n for timing, n in zip(self.timings, self.steps, strict=True))
 
 
 class Ratio(NamedTuple):
@@ -134,28 +134,34 @@ def race(
   Args:
     contenders: what to measure.
     rounds: turns of each.
-    seconds: that one turn should take; the number of steps is chosen for it once, by trial.
+    seconds: that one turn should take; its number of steps follows from the fastest turn so far.
     order: of the contenders within a round.
     seed: of the random order.
     pause: seconds of rest before each turn, in which threads that spin for work fall asleep.
   """
-  runs, records = [], []
+  runs, records, fastest = [], [], []
   for contender in contenders:
     before = time.perf_counter()
     run = contender.setup()
     ready = time.perf_counter()
     run(contender.multiple)
     first = time.perf_counter() - ready
-    steps = _calibrated(run, contender.multiple, seconds)
     runs.append(run)
-    records.append(
-      Record(name=contender.name, setup_seconds=ready - before, first_seconds=first, steps=steps)
-    )
-    print(f"{contender.name}: ready, first run {first:.1f} s, {steps} steps a turn", flush=True)
+    records.append(Record(name=contender.name, setup_seconds=ready - before, first_seconds=first))
+    steps, trial = _calibrated(run, contender.multiple, seconds)
+    fastest.append(trial.seconds / steps)
+    print(f"{contender.name}: ready, first run {first:.1f} s", flush=True)
   for turns in orders(len(runs), rounds, order=order, seed=seed):
     for i in turns:
+      # Not fixed once and for all: whom a busy machine held up in the trial, or whom warming up
+      # did, would have turns too short to compare for the whole race.
+      multiple = contenders[i].multiple
+      steps = max(round(seconds / fastest[i] / multiple), 1) * multiple
       time.sleep(pause)
-      records[i].timings.append(timed(runs[i], records[i].steps))
+      timing = timed(runs[i], steps)
+      records[i].steps.append(steps)
+      records[i].timings.append(timing)
+      fastest[i] = min(fastest[i], timing.seconds / steps)
   return records
 
 
@@ -166,16 +172,12 @@ def timed(run: Run, steps: int) -> Timing:
   return own or Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def _calibrated(run: Run, multiple: int, seconds: float) -> int:
-  """Steps, a multiple of `multiple`, that take about `seconds`."""
+def _calibrated(run: Run, multiple: int, seconds: float) -> tuple[int, Timing]:
+  """Steps, a multiple of `multiple`, of which a trial took long enough, and that trial."""
   steps = multiple
-  while (took := timed(run, steps).seconds) < seconds / 4:
+  while (took := timed(run, steps)).seconds < seconds / 4:
     steps *= 2
-  # Twice, since the first steps of a process are slow and would make all its turns short.
-  for _ in range(2):
-    steps = max(round(steps * seconds / took / multiple), 1) * multiple
-    took = timed(run, steps).seconds
-  return steps
+  return steps, took
 
 
 # ------------------------------------------------------------------- a contender in its own process

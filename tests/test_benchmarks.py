@@ -13,7 +13,8 @@ from benchmarks.interleave import Contender, Record, Timing
 
 def record(name, *seconds, steps=10):
   timings = [Timing(s, 2 * s) for s in seconds]
-  return Record(name=name, setup_seconds=1.0, first_seconds=2.0, steps=steps, timings=timings)
+  counts = [steps] * len(timings)
+  return Record(name=name, setup_seconds=1.0, first_seconds=2.0, steps=counts, timings=timings)
 
 
 def test_best_and_median_are_of_one_step():
@@ -63,12 +64,20 @@ def test_race_takes_turns_and_leaves_the_first_run_out():
   fast, slow = interleave.race(
     [contender("fast", 0.001), contender("slow", 0.1)], rounds=3, seconds=2.0
   )
-  assert (fast.steps, slow.steps) == (2000, 20)
+  assert (fast.steps, slow.steps) == ([2000] * 3, [20] * 3)
   assert fast.step_seconds == pytest.approx([0.001] * 3)
   assert slow.step_seconds == pytest.approx([0.1] * 3)
   turns = [name for name, steps in calls if (name, steps) in (("fast", 2000), ("slow", 20))][-6:]
   assert all(set(turns[i : i + 2]) == {"fast", "slow"} for i in (0, 2, 4))
   assert "slow" in interleave.show([fast, slow], reference="slow")
+
+
+def test_a_slow_trial_does_not_shorten_the_whole_race():
+  delays = iter([1.0, 1.0, 0.1, 0.1, 0.1])  # seconds a step: first run, trial, three turns
+  contender = Contender(name="a", setup=lambda: lambda steps: Timing(next(delays) * steps, 0.0))
+  (found,) = interleave.race([contender], rounds=3, seconds=2.0)
+  assert found.steps == [2, 20, 20]
+  assert found.step_seconds == pytest.approx([0.1] * 3)
 
 
 def test_a_run_without_a_timing_is_timed_from_outside():
