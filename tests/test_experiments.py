@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import shutil
+import sys
 
 import jax
 import pytest
@@ -89,6 +90,41 @@ def test_saved_and_resumed_to_the_same_bits(path, tmp_path):
   assert fit(experiment, tmp_path / "resumed") == wanted
   rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "resumed")]
   assert rows[0] == rows[1]
+
+
+def test_a_streamed_set_trains_and_resumes_like_one_in_memory(tmp_path):
+  """Our own TFDS recipe, TFDS without TensorFlow, Grain, and a resume in the middle."""
+  pytest.importorskip("tensorflow_datasets", reason="pip install -r requirements.txt")
+  place = NEEDS["idx:fashion_mnist"]
+  if not place.exists():
+    pytest.skip(f"needs Fashion-MNIST: apt-get install dataset-{place.name}")
+  from data import prepare_tfds
+
+  prepare_tfds.main(
+    ["--from=idx:fashion_mnist", f"--directory={tmp_path / 'tfds'}", "--examples=800"]
+  )
+  path = "experiments/vae/gaussian_mnist.py"
+  settings = dict(
+    data__name="tfds:fashion_mnist_local",
+    data__directory=tmp_path / "tfds",
+    training__mesh__data=1,
+  )
+  memory = smoke(path, **settings)
+  stream = smoke(path, **settings, data__memory_limit=0)
+  assert memory.stages[0].source.split("train").arrays is not None
+  assert stream.stages[0].source.split("train").arrays is None
+  fit(memory, tmp_path / "memory")
+  wanted = fit(stream, tmp_path / "stream")
+  for a, b in zip(
+    read_rows(tmp_path / "memory/metrics.jsonl"),
+    read_rows(tmp_path / "stream/metrics.jsonl"),
+    strict=True,
+  ):
+    assert a == {k: pytest.approx(v, rel=1e-5) if isinstance(v, float) else v for k, v in b.items()}
+  shutil.copytree(tmp_path / "stream", tmp_path / "resumed")
+  shutil.rmtree(tmp_path / "resumed/checkpoints/latest/4")
+  assert fit(stream, tmp_path / "resumed") == wanted
+  assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS)

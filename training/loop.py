@@ -119,7 +119,7 @@ def run_stage(
         if len(source.split("validation")):
           measured = evaluate(weights, state.mutable, "validation")
           _record(stage, place, now, "validation", measured.values)
-          value = measured.values[training.best] if training.best in measured.values else math.nan
+          value = measured.values[training.best]
           if _better(value, best, training.best_is):
             best = value
             save(best=True, value=value)
@@ -165,7 +165,8 @@ def _feeds(stage: Stage, seed: int, start: int) -> Iterator[Any]:
 
   if train.arrays is not None:
     return (rows(step) for step in range(start, stage.training.steps))
-  return iter(streaming.batches(train, rows, start=start, stop=stage.training.steps))
+  # One thread reads ahead while the device computes; more would only share the interpreter's lock.
+  return iter(streaming.batches(train, rows, start=start, stop=stage.training.steps, workers=1))
 
 
 def _due(every: int, now: int, last: int) -> bool:
