@@ -88,6 +88,12 @@ class Record:
     """The least CPU-seconds a step; unlike wall time it hardly minds a busy machine."""
     return min(timing.cpu / n for timing, n in zip(self.timings, self.steps, strict=True))
 
+  @property
+  def cores(self) -> float:
+    """How many cores the best round had; fewer than its threads means a busy machine."""
+    timing = self.timings[self.step_seconds.index(self.best)]
+    return timing.cpu / timing.seconds
+
 
 class Ratio(NamedTuple):
   """How many times as fast as a reference: of the best rounds, and within the rounds."""
@@ -243,7 +249,17 @@ def thread_settings(threads: int) -> dict[str, str]:
 def show(records: Sequence[Record], *, reference: str) -> str:
   """A table of the records; ratios are speeds over that of `reference`."""
   by_name = {record.name: record for record in records}
-  rows = [("", "first run s", "best ms", "median ms", "cpu ms", "speed (median, least..greatest)")]
+  rows = [
+    (
+      "",
+      "first run s",
+      "best ms",
+      "median ms",
+      "cpu ms",
+      "cores",
+      "speed (median, least..greatest)",
+    )
+  ]
   for record in records:
     rows.append(
       (
@@ -252,6 +268,7 @@ def show(records: Sequence[Record], *, reference: str) -> str:
         f"{1e3 * record.best:.3f}",
         f"{1e3 * record.median:.3f}",
         f"{1e3 * record.cpu:.3f}",
+        f"{record.cores:.1f}",
         "1" if record.name == reference else str(ratio(record, by_name[reference])),
       )
     )
@@ -273,6 +290,7 @@ def results(records: Sequence[Record], *, reference: str) -> dict[str, Any]:
       "best_ms": 1e3 * record.best,
       "median_ms": 1e3 * record.median,
       "best_cpu_ms": 1e3 * record.cpu,
+      "cores_at_best": record.cores,
       "speed_over_reference": ratio(record, by_name[reference])._asdict(),
       "step_ms": [1e3 * seconds for seconds in record.step_seconds],
     }

@@ -6,9 +6,9 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from evaluation import pca
+from tasks.likelihood import bernoulli_nll
 from tasks.objective import Call, Examples, Mean, Objective, Phase
 from tasks.views import Images, Scatter, View, contact_sheet
 
@@ -49,8 +49,7 @@ class Task(Objective):
     """Reconstruction error -log p(x|z) at one sample of q(z|x), and the divergence of q."""
     out = model.apply({"params": params}, batch["image"], rngs={"latent": rng})
     # Sums over pixels and latents, never means: a mean would reweight the KL by the pixel count.
-    logits_BD, x_BD = (x.reshape(len(x), -1) for x in (out.logits, batch["image"]))
-    nll_B = optax.sigmoid_binary_cross_entropy(logits_BD, x_BD).sum(-1)
+    nll_B = bernoulli_nll(out.logits, batch["image"])
     # Kingma & Welling 2013, appendix B.
     kl_B = 0.5 * (out.mean**2 + jnp.exp(out.log_variance) - 1 - out.log_variance).sum(-1)
     return Mean.over(nll_B, batch["mask"]), Mean.over(kl_B, batch["mask"])

@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Annotated
 
-import optax
-
+from tasks.likelihood import bernoulli_nll
 from tasks.objective import Mean, Objective, Phase
 
 
@@ -36,5 +35,4 @@ class Task(Objective):
       {"params": params}, batch["image"], layer=self.layer, method="reconstruct"
     )
     # The layers below are no parameters of this phase, so x_BD is data to it.
-    error_B = optax.sigmoid_binary_cross_entropy(logits_BD, x_BD).sum(-1)
-    return Mean.over(error_B, batch["mask"])
+    return Mean.over(bernoulli_nll(logits_BD, x_BD), batch["mask"])

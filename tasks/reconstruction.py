@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
-import optax
 
 from evaluation import pca
+from tasks.likelihood import bernoulli_nll
 from tasks.objective import Call, Examples, Mean, Objective, Phase
 from tasks.views import Images, Scatter, View
 
@@ -39,12 +40,10 @@ class Task(Objective):
 
   def _errors(self, model, params, batch) -> dict[str, Mean]:
     out = model.apply({"params": params}, batch["image"])
-    found_BD, logits_BD, x_BD = (
-      x.reshape(len(x), -1) for x in (out.reconstruction, out.logits, batch["image"])
-    )
+    found_BD, x_BD = (x.reshape(len(x), -1) for x in (out.reconstruction, batch["image"]))
     # Sums over pixels, as in the paper's "squared error per image".
-    squared_B = optax.squared_error(found_BD, x_BD).sum(-1)
-    entropy_B = optax.sigmoid_binary_cross_entropy(logits_BD, x_BD).sum(-1)
+    squared_B = jnp.square(found_BD - x_BD).sum(-1)
+    entropy_B = bernoulli_nll(out.logits, batch["image"])
     return {
       "squared": Mean.over(squared_B, batch["mask"]),
       "cross_entropy": Mean.over(entropy_B, batch["mask"]),

@@ -22,6 +22,7 @@ def test_best_and_median_are_of_one_step():
   assert found.best == pytest.approx(0.1)
   assert found.median == pytest.approx(0.25)
   assert found.cpu == pytest.approx(0.2)
+  assert found.cores == pytest.approx(2.0)
 
 
 def test_ratio_is_of_speeds_and_spreads_over_rounds():

@@ -231,7 +231,7 @@ class Trainer:
   Attributes:
     fused: whether many steps share one dispatch. A small network's step costs less than its
       dispatch, so steps are fused wherever the data is on the device; except that XLA's CPU
-      backend runs a convolution inside a loop about twenty times slower than outside
+      backend runs a convolution inside a loop more than ten times slower than outside
       (benchmarks/fused_steps.py), so there a program that contains one is never put in a loop.
     group: how many feeds the next call may have.
   """

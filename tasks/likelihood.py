@@ -1,0 +1,17 @@
+"""Observation models: -log p(x) of examples, as sums over their dimensions."""
+
+import jax
+import jax.numpy as jnp
+
+
+def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
+  """-log p(x) [B] of pixels x [B, ...] in [0, 1] under independent Bernoulli logits, in nats.
+
+  Grey pixels count as their expectation: a cross-entropy, which is no likelihood. Finite for any
+  finite logit.
+  """
+  # As rows: XLA's CPU backend vectorises along the last axis, which for grey images is of one.
+  l_BD, x_BD = (a.reshape(len(a), -1) for a in (logits, x))
+  # One exponential and one logarithm a pixel, where two log-sigmoids would take two of each.
+  nll_BD = jnp.maximum(l_BD, 0) - l_BD * x_BD + jnp.log1p(jnp.exp(-jnp.abs(l_BD)))
+  return nll_BD.sum(-1)
