@@ -129,7 +129,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def fields(cls: type) -> dict[str, dataclasses.Field]:
   """The settings of a dataclass or Flax module, without what Flax itself adds."""
-  hidden = {"parent", "name"} if hasattr(cls, "scope") or _is_module(cls) else set()
+  hidden = {"parent", "name"} if _is_module(cls) else set()
   return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in hidden}
 
 

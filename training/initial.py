@@ -19,7 +19,7 @@ class Before(NamedTuple):
 
 def handed_on(state: steps.State) -> Before:
   """A trained state's weights, averaged where an average was kept."""
-  return Before(state.params if state.ema is None else state.ema, state.mutable)
+  return Before(state.weights, state.mutable)
 
 
 def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.State]:

@@ -74,12 +74,8 @@ def describe(config: Mapping[str, Any]):
     tables(stage, stage_shapes(stage))
 
 
-def _weights(state: steps.State):
-  return state.params if state.ema is None else state.ema
-
-
 def _call(stage: Stage, state: steps.State, parallel: Parallel):
-  return parallel.caller(stage.model, _weights(state), state.mutable)
+  return parallel.caller(stage.model, state.weights, state.mutable)
 
 
 def finish(workdir: Workdir, stage: Stage, state: steps.State, parallel: Parallel):
@@ -99,7 +95,7 @@ def _evaluate(workdir: Workdir, stage: Stage, state, parallel, weights: str):
   found = {}
   for name in ("validation", "test"):
     if len(stage.source.split(name)):
-      count, values = measure(_weights(state), state.mutable, name)
+      count, values = measure(state.weights, state.mutable, name)
       found[name] = {"examples": count, **values}
   if "test" in found:
     sets = examples(stage.source, "train"), examples(stage.source, "test")

@@ -115,15 +115,14 @@ def run_stage(
       stopping = place.stop.requested
       if fresh and _due(training.eval_every, now, training.steps):
         write()
-        weights = state.params if state.ema is None else state.ema
         if len(source.split("validation")):
-          measured = evaluate(weights, state.mutable, "validation")
+          measured = evaluate(state.weights, state.mutable, "validation")
           _record(stage, place, now, "validation", measured.values)
           value = measured.values[training.best]
           if _better(value, best, training.best_is):
             best = value
             save(best=True, value=value)
-        place.watch(weights, state.mutable, place.offset + now)
+        place.watch(state.weights, state.mutable, place.offset + now)
       if fresh and (stopping or _due(training.checkpoint_every, now, training.steps)):
         write()
         save()

@@ -35,6 +35,11 @@ class State(struct.PyTreeNode):
   metrics: dict[str, Mean]
   rng: jax.Array
 
+  @property
+  def weights(self) -> dict[str, Any]:
+    """What is evaluated and handed on: the average where one is kept, else the parameters."""
+    return self.params if self.ema is None else self.ema
+
 
 class Program(NamedTuple):
   """What a step does, fixed before compilation.
