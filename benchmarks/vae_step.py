@@ -104,7 +104,7 @@ def ours(directory: str, *, fused: bool):
 
   stage = stage_of(directory)
   parallel, state = _started(stage)
-  trainer = parallel.trainer(stage.program, state, resident=stage.source.split("train").arrays)
+  trainer = parallel.trainer(stage, state, resident=stage.source.split("train").arrays)
   assert trainer.fused, "the dense VAE is a program that is fused"
   taken = 0
 
@@ -133,7 +133,7 @@ def _unfused(parallel, stage, state):
 
   # A program with a convolution is run unfused on this backend; this one is taken for such.
   with mock.patch.object(rooms, "_convolves", return_value=True):
-    trainer = parallel.trainer(stage.program, state, resident=stage.source.split("train").arrays)
+    trainer = parallel.trainer(stage, state, resident=stage.source.split("train").arrays)
   assert not trainer.fused
   return trainer
 
@@ -143,6 +143,7 @@ def our_loop(directory: str):
   from report.tensorboard import Events
   from training import loop
   from training.checkpoint import Checkpoints
+  from training.machine import Machine
   from training.workdir import Workdir
 
   class Clock(Events):
@@ -171,16 +172,8 @@ def our_loop(directory: str):
       checkpoints, events = Checkpoints(workdir / "checkpoints"), Clock(workdir.path)
       try:
         with loop.Stop() as stop:
-          place = loop.Place(
-            parallel=parallel,
-            workdir=workdir,
-            checkpoints=checkpoints,
-            events=events,
-            offset=0,
-            stop=stop,
-            watch=lambda *_: None,
-          )
-          loop.run_stage(stage, state, place, seed=0, best=None)
+          member = loop.Member(stage, 0, workdir, checkpoints, events)
+          loop.run_stage(Machine(stage, parallel), state, [member], offset=0, stop=stop)
       finally:
         events.close()
         checkpoints.close()

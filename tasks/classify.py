@@ -20,7 +20,7 @@ class Task(Objective):
     label_smoothing: weight of the uniform distribution in the target (Szegedy et al. 2016).
   """
 
-  label_smoothing: Annotated[float, "[0, 1)"] = 0.0
+  label_smoothing: Annotated[float, "[0, 1)", "traced"] = 0.0
 
   def phases(self, model):
     def loss(params, state, batch, rng):

@@ -23,7 +23,7 @@ class Task(Objective):
     beta: 1 is the paper's bound; above 1 is beta-VAE (Higgins et al. 2017).
   """
 
-  beta: Annotated[float, "[0, inf)"] = 1.0
+  beta: Annotated[float, "[0, inf)", "traced"] = 1.0
 
   def phases(self, model):
     def loss(params, state, batch, rng):

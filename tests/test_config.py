@@ -79,9 +79,16 @@ def one_line(error) -> str:
   return line
 
 
+def checked(tree):
+  """Built, and checked against the devices at hand, as `train` does."""
+  found = build.build(tree)
+  build.check_shares(found)
+  return found
+
+
 def refused(tree) -> str:
   with pytest.raises(ConfigError) as error:
-    build.build(tree)
+    checked(tree)
   assert error.value.status == 2
   return one_line(error.value)
 
@@ -451,7 +458,7 @@ def intervals(kind, wrap=lambda value: value):
   origin, inner = get_origin(kind), get_args(kind)
   if origin is Annotated:
     for mark in inner[1:]:
-      if isinstance(mark, str):
+      if isinstance(mark, str) and mark != config.TRACED:
         yield mark, inner[0], wrap
   elif origin is tuple:
     yield from intervals(inner[0], lambda value: wrap((value,)))
@@ -1084,7 +1091,7 @@ def mutated(generator):
 def outcome(make, kind, path, value) -> str:
   """What is wrong with how a mutated config is answered; empty where nothing is."""
   try:
-    found = build.build(make())
+    found = checked(make())
   except UserError as error:
     try:
       one_line(error)

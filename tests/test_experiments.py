@@ -14,6 +14,7 @@ import launch
 from training import catalogue, checkpoint, config, initial, parallel, run, step
 from training.build import build
 from training.loop import Stop
+from training.machine import Machines
 from training.workdir import Workdir, read_rows
 
 EXPERIMENTS = [str(entry.path) for entry in catalogue.entries()]
@@ -34,7 +35,7 @@ def fit(experiment, path):
   workdir = Workdir(path)
   try:
     with Stop() as stop:
-      state, _, _ = run.fit(experiment, workdir, command=[], stop=stop)
+      state, _, _ = run.fit([run.Run(experiment, workdir, [])], Machines(), stop=stop)
   finally:
     workdir.close()
   return {k: checkpoint.fingerprint(v) for k, v in checkpoint.leaves(parallel.to_host(state))}

@@ -38,7 +38,7 @@ def steps_of(stage, way, count, *, resident=True, init_seed=0):
   """(rows of losses, final state on the host) after `count` steps, one row a step."""
   state = way.initialise(initial_state(stage), jax.random.key(init_seed), None)
   train = stage.source.split("train")
-  trainer = way.trainer(stage.program, state, resident=train.arrays if resident else None)
+  trainer = way.trainer(stage, state, resident=train.arrays if resident else None)
   zeros = step.zeros(state.metrics)
   found = []
   for i in range(count):
@@ -109,7 +109,7 @@ def test_grouping_steps_changes_no_bit(way):
   def run(groups):
     place = WAYS[way]()
     state = place.initialise(initial_state(stage), jax.random.key(0), None)
-    trainer = place.trainer(stage.program, state, resident=train.arrays)
+    trainer = place.trainer(stage, state, resident=train.arrays)
     assert trainer.fused
     first = 0
     for size in groups:
@@ -128,7 +128,7 @@ def test_convolutions_are_not_looped_on_cpu():
   way = WAYS["one device"]()
   state = way.initialise(initial_state(stage), jax.random.key(0), None)
   arrays = stage.source.split("train").arrays
-  assert not way.trainer(stage.program, state, resident=arrays).fused
+  assert not way.trainer(stage, state, resident=arrays).fused
 
 
 @pytest.mark.parametrize("way", ["one device", "jit", "pmap"])
@@ -174,9 +174,7 @@ def test_evaluation_counts_every_example_once(way, size):
   stage = stage_of(SEAMS["resnet"], data__eval_batch_size=size)
   place = WAYS[way]()
   state = initial_state(stage)(jax.random.key(0), None)
-  measured = evaluator(stage.task, stage.model, stage.source, place)(
-    state.params, state.mutable, "validation"
-  )
+  (measured,) = evaluator(stage, place)(state.params, state.mutable, "validation")
   split = stage.source.split("validation")
   stored = split.take(np.arange(len(split)))
   logits = stage.model.apply(
@@ -196,8 +194,8 @@ def test_noise_at_evaluation_belongs_to_the_example():
   for size in (10, 500):
     stage = stage_of(SEAMS["vae"], data__eval_batch_size=size)
     state = initial_state(stage)(jax.random.key(0), None)
-    measured = evaluator(stage.task, stage.model, stage.source, WAYS["pmap"]())
-    values.append(measured(state.params, state.mutable, "test").values["elbo"])
+    measured = evaluator(stage, WAYS["pmap"]())
+    values.append(measured(state.params, state.mutable, "test")[0].values["elbo"])
   assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
@@ -206,7 +204,7 @@ def test_the_average_of_parameters_follows_them():
   way = WAYS["one device"]()
   state = way.initialise(initial_state(stage), jax.random.key(0), None)
   train = stage.source.split("train")
-  trainer = way.trainer(stage.program, state, resident=train.arrays)
+  trainer = way.trainer(stage, state, resident=train.arrays)
   wanted = parallel.to_host(state).params["encoder"]["kernel"]
   for i in range(5):
     rows = sources.rows(0, i, examples=len(train), batch_size=stage.program.examples)

@@ -8,35 +8,16 @@ import re
 import struct
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from looking import Page, clear_border, opened
 from PIL import Image
 
 from report import figures, html, tensorboard
 from tasks.views import Confusion, Images, Scatter
 
 NAMES = tuple(str(digit) for digit in range(10))
-
-
-def _opened(figure) -> np.ndarray:
-  """The figure as a PNG that was written and read again, with the checks that all share."""
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format="png", dpi=figures.DPI)
-  buffer.seek(0)
-  with Image.open(buffer) as image:
-    array = np.asarray(image.convert("RGB"))
-  assert array.std() > 1, "the picture is of one colour"
-  assert min(array.shape[:2]) >= 60
-  assert max(array.shape[:2]) <= 2600
-  return array
-
-
-def _clear_border(array: np.ndarray) -> bool:
-  """Whether the outermost pixels are white, which they are not where a text is cut off."""
-  edges = (array[:2], array[-2:], array[:, :2], array[:, -2:])
-  return all((edge == 255).all() for edge in edges)
 
 
 def _images(*shape: int, seed: int = 0) -> np.ndarray:
@@ -50,13 +31,13 @@ def _images(*shape: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(1, 8, 8), (20, 8, 8, 1), (20, 64, 64, 3), (3, 28, 20)])
 def test_image_grids_of_every_size_draw(rows, shape):
   view = Images({f"a longer label of row {i}": _images(*shape) for i in range(rows)}, "caption")
-  array = _opened(figures.draw(view))
-  assert _clear_border(array)
+  array = opened(figures.draw(view))
+  assert clear_border(array)
 
 
 def test_every_image_pixel_is_shown_unchanged_and_equally_large():
   image = np.array([[0, 51], [102, 204]]) / 255
-  array = _opened(figures.draw(Images({"": image[None]}, "caption")))
+  array = opened(figures.draw(Images({"": image[None]}, "caption")))
   block = 90  # the largest whole multiple of two pixels that fits 180
   areas = {value: int((array == value).all(axis=-1).sum()) for value in (0, 51, 102, 204)}
   assert areas == dict.fromkeys(areas, block * block)
@@ -64,7 +45,7 @@ def test_every_image_pixel_is_shown_unchanged_and_equally_large():
 
 def test_pixels_that_are_not_numbers_are_red_and_others_are_clipped():
   images = np.array([[[np.nan, -0.5], [1.5, 0.0]]])
-  array = _opened(figures.draw(Images({"row": images}, "caption")))
+  array = opened(figures.draw(Images({"row": images}, "caption")))
   assert (array == (200, 16, 46)).all(axis=-1).sum() == 90 * 90
 
 
@@ -94,8 +75,8 @@ def test_scatters_draw(classes, examples):
   points = generator.normal(size=(examples, 2))
   labels = None if classes is None else generator.integers(0, classes, examples)
   view = Scatter(points, labels, ("latent 1", "latent 2"), "caption")
-  array = _opened(figures.draw(view))
-  assert _clear_border(array)
+  array = opened(figures.draw(view))
+  assert clear_border(array)
 
 
 def test_a_scatter_names_its_axes_and_classes_and_has_equal_aspect():
@@ -105,13 +86,13 @@ def test_a_scatter_names_its_axes_and_classes_and_has_equal_aspect():
   assert (axes.get_xlabel(), axes.get_ylabel()) == ("$a", "b$")
   assert [text.get_text() for text in figure.legends[0].get_texts()] == ["$cat$", "dog", "emu"]
   assert axes.get_aspect() == 1
-  _opened(figure)
+  opened(figure)
 
 
 def test_a_scatter_with_points_that_are_not_numbers_or_without_points_draws():
   points = np.array([[np.nan, 0], [1, np.inf], [1, 1]])
-  _opened(figures.draw(Scatter(points, np.zeros(3), ("a", "b"), "caption")))
-  _opened(figures.draw(Scatter(np.zeros((0, 2)), np.zeros(0), ("a", "b"), "caption")))
+  opened(figures.draw(Scatter(points, np.zeros(3), ("a", "b"), "caption")))
+  opened(figures.draw(Scatter(np.zeros((0, 2)), np.zeros(0), ("a", "b"), "caption")))
 
 
 def test_a_label_without_a_name_is_refused():
@@ -123,8 +104,8 @@ def test_a_label_without_a_name_is_refused():
 def test_confusion_matrices_draw(classes):
   counts = np.random.default_rng(0).integers(0, 2000, (classes, classes))
   names = [f"a class called {i}" for i in range(classes)]
-  array = _opened(figures.draw(Confusion(counts, names, "caption")))
-  assert _clear_border(array)
+  array = opened(figures.draw(Confusion(counts, names, "caption")))
+  assert clear_border(array)
 
 
 def test_a_confusion_matrix_writes_its_counts_and_accuracy():
@@ -136,7 +117,7 @@ def test_a_confusion_matrix_writes_its_counts_and_accuracy():
   assert {"true", "predicted", "accuracy 0.9 (18 of 20)"} == set(titles)
   shares = figure.axes[0].images[0].get_array()
   np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]])
-  _opened(figure)
+  opened(figure)
 
 
 def test_an_unknown_view_is_refused():
@@ -181,8 +162,8 @@ def test_curves_have_one_panel_a_metric_with_learning_rate_last():
   data = [len([x for x in axes.lines if x.get_linestyle() == "-"]) for axes in panels]
   assert data == [3, 2, 1, 1]
   assert len({line.get_color() for line in panels[0].lines if line.get_linestyle() == "-"}) == 3
-  array = _opened(figure)
-  assert _clear_border(array)
+  array = opened(figure)
+  assert clear_border(array)
 
 
 def test_values_that_are_not_finite_break_the_line_and_are_marked():
@@ -208,7 +189,7 @@ def test_values_that_are_not_finite_break_the_line_and_are_marked():
   ids=["nothing", "no metric", "one point", "only inf", "odd split", "many metrics and stages"],
 )
 def test_curves_of_unusual_runs_draw(rows):
-  _opened(figures.curves(rows))
+  opened(figures.curves(rows))
 
 
 def test_the_last_of_several_values_for_a_step_counts():
@@ -229,7 +210,7 @@ def test_samples_over_time_are_in_order_and_few_enough_for_a_page():
   assert len(labels) == 20
   assert (labels[0], labels[-1]) == ("step 0", "step 5,000")
   assert labels == sorted(labels, key=lambda x: int(x[5:].replace(",", "")))
-  _opened(figure)
+  opened(figure)
 
 
 def test_saved_figures_are_whole_and_the_same_each_time(tmp_path):
@@ -275,26 +256,6 @@ def test_drawing_needs_no_pyplot():
 
 
 # The report
-
-
-class _Page(HTMLParser):
-  """What a browser would find in a page: tags with their attributes, and its text."""
-
-  def __init__(self, text: str):
-    super().__init__()
-    self.tags: list[tuple[str, dict[str, str | None]]] = []
-    self.text = ""
-    self.feed(text)
-
-  def handle_starttag(self, tag, attrs):
-    self.tags.append((tag, dict(attrs)))
-    self.text += "" if tag in ("wbr", "code", "b") else "\n"
-
-  def handle_data(self, data):
-    self.text += data
-
-  def having(self, tag: str) -> list[dict[str, str | None]]:
-    return [attributes for name, attributes in self.tags if name == tag]
 
 
 CONFIG = {
@@ -347,7 +308,7 @@ def test_a_report_holds_every_part_of_the_run(tmp_path):
   workdir = _complete(tmp_path)
   path = html.write(workdir, default_config=CONFIG)
   assert path == workdir / "report.html"
-  page = _Page(path.read_text(encoding="utf-8"))
+  page = Page(path.read_text(encoding="utf-8"))
   for expected in (
     "vae/digits (small)",
     "Model vae.conv, task vae.elbo; seed 3; commit 0123456789ab with changes; "
@@ -371,7 +332,7 @@ def test_a_report_holds_every_part_of_the_run(tmp_path):
 def test_a_report_stands_alone(tmp_path):
   workdir = _complete(tmp_path)
   text = html.write(workdir).read_text(encoding="utf-8")
-  page = _Page(text)
+  page = Page(text)
   assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
   for _, attributes in page.tags:
     assert not any(name.startswith("on") for name in attributes)
@@ -407,8 +368,8 @@ def test_hostile_text_stays_text(tmp_path):
   )
   figures.save(figures.curves([]), workdir / "figures" / "x.png")
   figures.save(figures.curves([]), workdir / "figures" / "<b>.png")
-  plain = _Page(html.write(_run(tmp_path / "plain")).read_text(encoding="utf-8"))
-  page = _Page(html.write(workdir, default_config={attack: attack}).read_text(encoding="utf-8"))
+  plain = Page(html.write(_run(tmp_path / "plain")).read_text(encoding="utf-8"))
+  page = Page(html.write(workdir, default_config={attack: attack}).read_text(encoding="utf-8"))
   allowed = {tag for tag, _ in plain.tags} | {"img", "figure", "figcaption", "b", "pre", "span"}
   allowed |= {"table", "thead", "tbody", "tr", "td", "th", "ul", "li", "code", "wbr", "div"}
   assert {tag for tag, _ in page.tags} <= allowed
@@ -419,7 +380,7 @@ def test_hostile_text_stays_text(tmp_path):
 
 
 def test_missing_parts_are_stated(tmp_path):
-  page = _Page(html.write(_run(tmp_path)).read_text(encoding="utf-8"))
+  page = Page(html.write(_run(tmp_path)).read_text(encoding="utf-8"))
   for sentence in (
     "There are no evaluation numbers: evaluation.json was not written.",
     "There are no figures: the run wrote none into figures/.",
@@ -442,7 +403,7 @@ def test_broken_parts_are_stated_and_cost_nothing_else(tmp_path):
     },
   )
   figures.save(figures.curves([]), workdir / "figures" / "whole.png")
-  page = _Page(html.write(workdir).read_text(encoding="utf-8"))
+  page = Page(html.write(workdir).read_text(encoding="utf-8"))
   assert "evaluation.json could not be read" in page.text
   assert "environment.json holds list, not an object" in page.text
   assert "figures/captions.json could not be read" in page.text
@@ -461,7 +422,7 @@ def test_what_differs_from_the_default_is_listed_and_highlighted(tmp_path):
     ("model.<wbr>channels", "[32, 64]", "[32, 32]"),
     ("task.<wbr>beta", "4.0", "1.0"),
   ]
-  listed = _Page(text[text.index('<ul class="changes">') : text.index("</ul>")]).text.split("\n")
+  listed = Page(text[text.index('<ul class="changes">') : text.index("</ul>")]).text.split("\n")
   assert [line for line in listed if line] == [
     "model.channels: [32, 32] → [32, 64]",
     "task.beta: 1.0 → 4.0",

@@ -15,6 +15,7 @@ from training import checkpoint, config, run
 from training.build import build
 from training.errors import CheckpointError, Interrupted, StorageError
 from training.loop import Stop
+from training.machine import Machines
 from training.parallel import to_host
 from training.workdir import Workdir, read_rows
 
@@ -47,7 +48,7 @@ def fit(found, path):
   workdir = Workdir(path)
   try:
     with Stop() as stop:
-      return run.fit(found, workdir, command=["test"], stop=stop)
+      return run.fit([run.Run(found, workdir, ["test"])], Machines(), stop=stop)
   finally:
     workdir.close()
 
@@ -147,7 +148,7 @@ def test_a_stop_saves_the_step_in_hand_and_resumes_to_the_same_bits(vae, tmp_pat
   workdir = Workdir(tmp_path)
   try:
     with pytest.raises(Interrupted) as stopped:
-      run.fit(rare, workdir, command=[], stop=StopAt(at))
+      run.fit([run.Run(rare, workdir, [])], Machines(), stop=StopAt(at))
     assert f"stopped at step {max(at, 0)}" in str(stopped.value) or at > 1
   finally:
     workdir.close()

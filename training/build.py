@@ -6,8 +6,11 @@ data/idx.py with `dataset="mnist"`.
 """
 
 import contextlib
+import copy
 import dataclasses
 import importlib
+import itertools
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,11 +18,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from data.source import Source
 from tasks.objective import Objective, Phase
 from training import optim, parallel, step
-from training.config import UNTOUCHED, arguments, nearest
+from training.config import UNTOUCHED, arguments, nearest, traced
 from training.errors import ConfigError, DataError
 
 BLOCKS = ("model", "task", "data", "optimizer", "training")
@@ -77,15 +81,41 @@ class Run:
 
 
 class Stage(NamedTuple):
-  """One part of a run, built."""
+  """One part of a run, built.
+
+  Attributes:
+    numbers: the hyperparameters that are arguments of the compiled programs, by key. Only those
+      that are not zero: a zero switches something off, which is another program.
+    structure: what is left of the config without those numbers. Stages of one structure share
+      their compiled programs.
+  """
 
   name: str
   model: nn.Module
   task: Objective
   source: Source
+  optimizers: tuple[optim.Optimizer, ...]  # one a phase
+  training: Training
   program: step.Program
   rates: tuple[Any, ...]  # learning-rate schedules, one a phase
-  training: Training
+  numbers: dict[str, np.float32]
+  structure: str
+
+  def at(self, numbers: Mapping[str, Any]) -> "Stage":
+    """The stage with other numbers, which may be tracers, in the places of its own."""
+    model = _with(self.model, "model", numbers)
+    task = _with(self.task, "task", numbers)
+    names = [phase.name for phase in self.program.phases]
+    optimizers = tuple(
+      _with(optimizer, f"optimizer.{name}", numbers)
+      for optimizer, name in zip(self.optimizers, names, strict=True)
+    )
+    return self._replace(
+      model=model,
+      task=task,
+      optimizers=optimizers,
+      program=_program(task.phases(model), optimizers, self.source, self.training),
+    )
 
 
 class Experiment(NamedTuple):
@@ -94,6 +124,16 @@ class Experiment(NamedTuple):
   config: dict[str, Any]  # resolved: every default filled in; JSON
   run: Run
   stages: tuple[Stage, ...]
+
+  @property
+  def structure(self) -> str:
+    """Experiments of one structure differ in numbers and seed, and share compiled programs."""
+    return json.dumps([self.run.init_from, *(stage.structure for stage in self.stages)])
+
+  @property
+  def ends(self) -> list[int]:
+    """The last step of every stage, counted through all stages."""
+    return list(itertools.accumulate(stage.training.steps for stage in self.stages))
 
 
 def build(config: Mapping[str, Any]) -> Experiment:
@@ -192,22 +232,7 @@ def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
       f"config.{where}task: {error}", kept=UNTOUCHED, do="change the task or the model"
     ) from None
   optimizers, optimizer_args = _optimizers(blocks["optimizer"], phases, where=f"{where}optimizer")
-  transform = _training_transform(source)
-  program = step.Program(
-    phases=phases,
-    optimizers=tuple(
-      o.transformation(training.steps * phase.repeats)
-      for o, phase in zip(optimizers, phases, strict=True)
-    ),
-    transform=transform,
-    batch_size=source.batch_size,
-    microbatches=training.microbatches,
-    ema_decay=training.ema_decay,
-  )
-  rates = tuple(
-    o.rate(training.steps * phase.repeats) for o, phase in zip(optimizers, phases, strict=True)
-  )
-  _check_shares(program, training, where)
+  program = _program(phases, optimizers, source, training)
   full = {
     "model": {"name": blocks["model"]["name"], **model_args},
     "task": {"name": task_name, **task_args},
@@ -215,11 +240,67 @@ def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
     "optimizer": optimizer_args,
     "training": training_args,
   }
-  return Stage(name, model, task, source, program, rates, training), full
+  owners = {"model": model, "task": task}
+  owners |= {f"optimizer.{p.name}": o for p, o in zip(phases, optimizers, strict=True)}
+  with np.errstate(over="ignore"):  # what outgrows float32 is inf there, and the loss says so
+    numbers = {
+      f"{key}.{field}": np.float32(getattr(owner, field))
+      for key, owner in owners.items()
+      for field in traced(type(owner))
+      if getattr(owner, field)
+    }
+  return Stage(
+    name=name,
+    model=model,
+    task=task,
+    source=source,
+    optimizers=optimizers,
+    training=training,
+    program=program,
+    rates=tuple(
+      o.rate(training.steps * phase.repeats) for o, phase in zip(optimizers, phases, strict=True)
+    ),
+    numbers=numbers,
+    structure=_structure(name, full, owners),
+  ), full
 
 
-def _training_transform(source: Source):
-  return lambda batch, keys: source.transform(dict(batch), keys, train=True)
+def _program(phases: tuple[Phase, ...], optimizers, source: Source, training: Training):
+  return step.Program(
+    phases=phases,
+    optimizers=tuple(
+      o.transformation(training.steps * phase.repeats)
+      for o, phase in zip(optimizers, phases, strict=True)
+    ),
+    transform=lambda batch, keys: source.transform(dict(batch), keys, train=True),
+    batch_size=source.batch_size,
+    microbatches=training.microbatches,
+    ema_decay=training.ema_decay,
+  )
+
+
+def _with(owner, key: str, numbers: Mapping[str, Any]):
+  """A copy of a frozen dataclass or module with the numbers that are its own, unchecked."""
+  twin = copy.copy(owner)
+  for name, value in numbers.items():
+    block, _, field = name.rpartition(".")
+    if block == key:
+      object.__setattr__(twin, field, value)
+  return twin
+
+
+def _structure(name: str, full: Mapping[str, Any], owners: Mapping[str, Any]) -> str:
+  """A stage's resolved config with `null` for every number that is an argument."""
+  blocks = {**full, "name": name, "optimizer": []}
+  for key, owner in owners.items():
+    numbers = {field for field in traced(type(owner)) if getattr(owner, field)}
+    spec = dataclasses.asdict(owner) if key.startswith("optimizer.") else full[key]
+    blank = {field: None if field in numbers else value for field, value in spec.items()}
+    if key.startswith("optimizer."):
+      blocks["optimizer"].append({"class": type(owner).__name__, **blank})
+    else:
+      blocks[key] = blank
+  return json.dumps(blocks, sort_keys=True, default=str)
 
 
 def _locate(room: str, attribute: str, spec: Mapping, where: str, not_these: tuple[str, ...] = ()):
@@ -342,7 +423,7 @@ def _optimizers(spec, phases: tuple[Phase, ...], *, where):
     optimizers.append(optimizer)
     if own:
       resolved.setdefault("per_phase", {})[name] = full
-  return optimizers, resolved
+  return tuple(optimizers), resolved
 
 
 def _optimizer(spec, where):
@@ -384,12 +465,18 @@ def devices(training: Training) -> parallel.Parallel:
   return parallel.Pmap(mesh["data"])
 
 
-def _check_shares(program: step.Program, training: Training, where: str):
-  shares = devices(training).shares
-  if program.batch_size % (shares * program.microbatches):
-    raise ConfigError(
-      f"config.{where}data.batch_size={program.batch_size} does not divide into"
-      f" {shares} device(s) x {program.microbatches} microbatch(es)",
-      kept=UNTOUCHED,
-      do=f"choose a multiple of {shares * program.microbatches}",
-    )
+def check_shares(experiment: Experiment):
+  """Refuses a batch that does not divide into the devices at hand and the microbatches asked for.
+
+  Apart from `build`, so that a config can be checked on a machine without those devices.
+  """
+  for i, stage in enumerate(experiment.stages):
+    shares, microbatches = devices(stage.training).shares, stage.training.microbatches
+    if stage.program.batch_size % (shares * microbatches):
+      where = f"stages.{i}." if len(experiment.stages) > 1 else ""
+      raise ConfigError(
+        f"config.{where}data.batch_size={stage.program.batch_size} does not divide into"
+        f" {shares} device(s) x {microbatches} microbatch(es)",
+        kept=UNTOUCHED,
+        do=f"choose a multiple of {shares * microbatches}",
+      )

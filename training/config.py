@@ -1,8 +1,10 @@
 """Config files and command-line overrides, checked against the dataclasses that read them.
 
 Every default lives in a dataclass field. A field's annotation is its type; a string beside it, as
-in `Annotated[float, "(0, 1]"]`, is its range in interval notation. A config names only what differs
-from the defaults, and `arguments` refuses, in one line, whatever no field reads.
+in `Annotated[float, "(0, 1]"]`, is its range in interval notation. A second string, "traced", says
+that the number is an argument of the compiled step, so that runs which differ in it share a
+program. A config names only what differs from the defaults, and `arguments` refuses, in one line,
+whatever no field reads.
 """
 
 import ast
@@ -22,6 +24,7 @@ import ml_collections
 from training.errors import ConfigError
 
 VARIANTS = ("paper", "small", "smoke")
+TRACED = "traced"
 UNTOUCHED = "no run was started and no file changed"
 
 
@@ -206,7 +209,7 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
       result = conform(value, inner[0], key=key, title=title)
     except ConfigError:
       refuse()  # which names the range too
-    if any(isinstance(mark, str) and not _inside(result, mark) for mark in inner[1:]):
+    if not all(_inside(result, mark) for mark in _ranges(inner[1:])):
       refuse()
     return result
   if kind is Any:
@@ -255,6 +258,20 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
   raise TypeError(f"{title}.{key}: annotation {kind} has no check; add one to training/config.py")
 
 
+def traced(cls: type) -> tuple[str, ...]:
+  """The fields of a class that a compiled step takes as arguments."""
+  hints = typing.get_type_hints(cls, include_extras=True)
+  return tuple(
+    name
+    for name in fields(cls)
+    if get_origin(hints[name]) is Annotated and TRACED in get_args(hints[name])[1:]
+  )
+
+
+def _ranges(marks) -> list[str]:
+  return [mark for mark in marks if isinstance(mark, str) and mark != TRACED]
+
+
 def _is_number(value: Any) -> bool:
   # True is an int to Python, but nobody means a count by it.
   return isinstance(value, int | float) and not isinstance(value, bool)
@@ -272,7 +289,7 @@ def describe(kind: Any) -> str:
   """An annotation in words, for messages: "int in [1, inf)"."""
   origin, inner = get_origin(kind), get_args(kind)
   if origin is Annotated:
-    marks = " and ".join(mark for mark in inner[1:] if isinstance(mark, str))
+    marks = " and ".join(_ranges(inner[1:]))
     return f"{describe(inner[0])} in {marks}" if marks else describe(inner[0])
   if origin is Literal:
     return "one of " + ", ".join(repr(x) for x in inner)

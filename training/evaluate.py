@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from data.source import Source, padded_rows
-from tasks.objective import Examples, Mean, Objective
+from tasks.objective import Examples, Mean
+from training.build import Stage
 from training.parallel import Parallel
 
 # One fixed key for every run: a test set that is binarised, or a posterior that is sampled, is the
@@ -22,32 +23,35 @@ class Measured(NamedTuple):
   values: dict[str, float]
 
 
-def evaluator(
-  task: Objective, model, source: Source, parallel: Parallel
-) -> Callable[[Any, Any, str], Measured]:
-  """Compiles `(params, mutable, split name) -> Measured`."""
-  shares = parallel.shares
-  batch_size = -(-source.eval_batch_size // shares) * shares
-  compiled = parallel.measurer(
-    task.measure(model), lambda batch, keys: source.transform(dict(batch), keys, train=False)
-  )
-  rng = jax.random.key(_KEY)
+def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., list[Measured]]:
+  """Compiles `(params, mutable, split name, numbers) -> one Measured a member`.
 
-  def evaluate(params, mutable, name: str) -> Measured:
+  Without numbers, the stage's own.
+  """
+  source, shares = stage.source, parallel.shares
+  batch_size = -(-source.eval_batch_size // shares) * shares
+  compiled = parallel.measurer(stage)
+  rng = jax.random.key(_KEY)
+  own = parallel.join([stage.numbers] * parallel.members)
+
+  def evaluate(params, mutable, name: str, numbers: Any = None) -> list[Measured]:
     split = source.split(name)
+    numbers = own if numbers is None else numbers
     # A split smaller than a batch is not padded further than the devices need.
     size = min(batch_size, -(-len(split) // shares) * shares)
     sums, examples = {}, 0
     for rows, mask in padded_rows(len(split), size):
       stored = {**split.take(rows), "mask": mask}
-      metrics = compiled(params, mutable, stored, rng, np.int32(examples))
+      metrics = compiled(params, mutable, numbers, stored, rng, np.int32(examples))
       examples += int(mask.sum())
       for metric, mean in metrics.items():
         # float64: a sum over a large set outgrows float32's digits.
-        part = np.array([mean.total, mean.count], np.float64)
+        part = np.array([mean.total, mean.count], np.float64).reshape(2, parallel.members)
         sums[metric] = sums[metric] + part if metric in sums else part
-    values = {metric: float(total / max(count, 1e-8)) for metric, (total, count) in sums.items()}
-    return Measured(examples, values)
+    return [
+      Measured(examples, {metric: _mean(*sums[metric][:, i]) for metric in sums})
+      for i in range(parallel.members)
+    ]
 
   return evaluate
 
@@ -67,4 +71,8 @@ def examples(source: Source, name: str, *, most: int | None = None) -> Examples:
 
 def means(metrics: dict[str, Mean]) -> dict[str, float]:
   """Sums as means, on the host."""
-  return {k: float(np.float64(m.total) / max(float(m.count), 1e-8)) for k, m in metrics.items()}
+  return {name: _mean(np.float64(m.total), float(m.count)) for name, m in metrics.items()}
+
+
+def _mean(total: float, count: float) -> float:
+  return float(total / max(count, 1e-8))

@@ -1,7 +1,7 @@
 """A trained run looked at: measured, drawn, sampled from, reported."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,11 @@ from report import figures, html
 from report.tensorboard import Events
 from training import step as steps
 from training import workdir as workdirs
-from training.build import Stage, build
+from training.build import Stage, build, check_shares
 from training.errors import ConfigError
-from training.evaluate import evaluator, examples
+from training.evaluate import examples
 from training.initial import stage_shapes
-from training.parallel import Parallel
+from training.machine import Machine
 from training.restore import trained
 from training.workdir import Workdir
 
@@ -25,8 +25,10 @@ def evaluate(path: str, *, weights: str = "latest"):
   """Measures a trained run again and rewrites its evaluation.json."""
   workdir = Workdir(path, trained=True)
   try:
-    stage, state, parallel = trained(workdir, weights)
-    _evaluate(workdir, stage, state, parallel, weights)
+    machine, state = trained(workdir, weights)
+    (found,) = measure(machine, state, [machine.stage])
+    for line in write_evaluation(workdir, machine.stage, state, found, weights):
+      print(line, flush=True)
   finally:
     workdir.close()
 
@@ -35,11 +37,12 @@ def sample(path: str, *, count: int = 48, seed: int = 0, weights: str = "latest"
   """Generates examples from a trained run into samples/."""
   workdir = Workdir(path, trained=True)
   try:
-    stage, state, parallel = trained(workdir, weights)
-    drawn = stage.task.sample(_call(stage, state, parallel), count, seed)
+    machine, state = trained(workdir, weights)
+    task = machine.stage.task
+    drawn = task.sample(machine.call(state, machine.stage.numbers), count, seed)
     if drawn is None:
       raise ConfigError(
-        f"the task {type(stage.task).__module__} generates nothing to sample",
+        f"the task {type(task).__module__} generates nothing to sample",
         where=str(workdir.path),
         kept="the run is as it was",
         do="`report` shows what it does instead",
@@ -58,8 +61,8 @@ def report(path: str):
   """Draws the figures of a trained run again and rewrites its report.html."""
   workdir = Workdir(path, trained=True)
   try:
-    stage, state, parallel = trained(workdir, "latest")
-    _draw(workdir, stage, state, parallel)
+    machine, state = trained(workdir, "latest")
+    _draw(workdir, machine, state)
     print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
   finally:
     workdir.close()
@@ -70,18 +73,17 @@ def describe(config: Mapping[str, Any]):
   from training.describe import tables  # rich, which no other command needs
 
   experiment = build(config)
+  check_shares(experiment)
   for stage in experiment.stages:
     tables(stage, stage_shapes(stage))
 
 
-def _call(stage: Stage, state: steps.State, parallel: Parallel):
-  return parallel.caller(stage.model, state.weights, state.mutable)
-
-
-def finish(workdir: Workdir, stage: Stage, state: steps.State, parallel: Parallel):
+def finish(workdir: Workdir, machine: Machine, state: steps.State):
   """Evaluates, draws and reports a run that has just been trained."""
-  _evaluate(workdir, stage, state, parallel, "latest")
-  _draw(workdir, stage, state, parallel)
+  (found,) = measure(machine, state, [machine.stage])
+  for line in write_evaluation(workdir, machine.stage, state, found, "latest"):
+    print(line, flush=True)
+  _draw(workdir, machine, state)
   print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
 
 
@@ -90,32 +92,51 @@ def _default(workdir: Workdir):
   return json.loads(file.read_text()) if file.exists() else None
 
 
-def _evaluate(workdir: Workdir, stage: Stage, state, parallel, weights: str):
-  measure = evaluator(stage.task, stage.model, stage.source, parallel)
-  found = {}
+def measure(
+  machine: Machine, state: steps.State, stages: Sequence[Stage]
+) -> list[dict[str, dict[str, float]]]:
+  """Metrics by split of every member of a population, `stages` being their own."""
+  source, parallel = machine.stage.source, machine.parallel
+  numbers = parallel.join([stage.numbers for stage in stages])
+  found = [{} for _ in stages]
   for name in ("validation", "test"):
-    if len(stage.source.split(name)):
-      count, values = measure(state.weights, state.mutable, name)
-      found[name] = {"examples": count, **values}
-  if "test" in found:
-    sets = examples(stage.source, "train"), examples(stage.source, "test")
-    found["test"] |= stage.task.score(_call(stage, state, parallel), *sets)
+    if len(source.split(name)):
+      measured = machine.evaluate(state.weights, state.mutable, name, numbers)
+      for splits, (count, values) in zip(found, measured, strict=True):
+        splits[name] = {"examples": count, **values}
+  if len(source.split("test")):
+    sets = examples(source, "train"), examples(source, "test")
+    for i, stage in enumerate(stages):
+      call = machine.call(parallel.member(state, i), stage.numbers)
+      found[i]["test"] |= stage.task.score(call, *sets)
+  return found
+
+
+def write_evaluation(workdir: Workdir, stage: Stage, state: steps.State, found, weights: str):
+  """Writes evaluation.json.
+
+  Returns:
+    A line a split, for the terminal.
+  """
   if weights == "latest" and state.ema is not None:
     weights = "latest, averaged (ema)"
   result = {"step": int(state.step), "stage": stage.name, "weights": weights, "splits": found}
   workdirs.write_json(workdir / "evaluation.json", result)
+  lines = []
   for name, values in found.items():
     shown = "  ".join(f"{k} {v:.5g}" for k, v in values.items() if k != "examples")
-    print(f"{name} ({values['examples']} examples, {weights} weights): {shown}", flush=True)
+    lines.append(f"{name} ({values['examples']} examples, {weights} weights): {shown}")
+  return lines
 
 
-def _draw(workdir: Workdir, stage: Stage, state, parallel):
+def _draw(workdir: Workdir, machine: Machine, state: steps.State):
+  stage = machine.stage
   folder = workdir / "figures"
   folder.mkdir(exist_ok=True)
   drawn = {"curves": figures.curves(workdirs.read_rows(workdir / "metrics.jsonl"))}
   captions = {"curves": "Metrics by training step."}
   sets = [examples(stage.source, name, most=_FOR_FIGURES) for name in ("train", "test")]
-  for name, view in stage.task.views(_call(stage, state, parallel), *sets).items():
+  for name, view in stage.task.views(machine.call(state, stage.numbers), *sets).items():
     drawn[name], captions[name] = figures.draw(view), view.caption
   over_time = {
     int(file.stem.removeprefix("step_")): np.load(file)["images"]

@@ -4,11 +4,13 @@ The order decides what a checkpoint vouches for: a step's evaluation and rows ar
 step is saved, so a resumed run neither repeats nor loses a row.
 """
 
+import contextlib
+import dataclasses
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 
@@ -18,7 +20,8 @@ from training import step as steps
 from training.build import Stage
 from training.checkpoint import Checkpoints
 from training.errors import Interrupted, NumericsError
-from training.evaluate import evaluator, means
+from training.evaluate import means
+from training.machine import Machine
 from training.parallel import Parallel
 from training.progress import Progress
 from training.workdir import Workdir
@@ -44,95 +47,115 @@ class Stop:
       signal.signal(number, handler)
 
 
-class Place(NamedTuple):
-  """Where a stage runs and what it writes to.
+@dataclasses.dataclass
+class Member:
+  """One of the runs that are trained at the same time; usually there is one.
 
   Attributes:
-    parallel: its devices.
+    stage: its own, for its numbers and learning rates.
+    seed: of the order of its examples.
     workdir: its directory.
     checkpoints: those of the whole run.
-    events: TensorBoard's.
-    offset: steps of the stages before; rows and checkpoints count through all stages.
-    stop: whether to stop.
-    watch: called with (params, mutable, step) after an evaluation, to keep samples over time.
+    events: where scalars go besides metrics.jsonl.
+    watch: called with (state, step) after an evaluation, to keep samples over time.
+    best: the metric of its best checkpoint so far.
+    error: why it was dropped while the others went on.
   """
 
-  parallel: Parallel
+  stage: Stage
+  seed: int
   workdir: Workdir
   checkpoints: Checkpoints
   events: Any
-  offset: int
-  stop: Stop
-  watch: Callable[[Any, Any, int], None]
+  watch: Callable[[steps.State, int], None] | None = None
+  best: float | None = None
+  error: NumericsError | None = None
 
 
 def run_stage(
-  stage: Stage, state: steps.State, place: Place, *, seed: int, best: float | None
+  machine: Machine, state: steps.State, members: Sequence[Member], *, offset: int, stop: Stop
 ) -> steps.State:
   """Trains a stage from `state` to its last step, which is saved.
 
   Args:
-    stage: what to train.
-    state: where to begin; at step 0, or restored.
-    place: where to run and write.
-    seed: of the order of examples.
-    best: the metric of the best checkpoint so far, None where there is none.
+    machine: the stage's compiled programs.
+    state: where to begin, of all members joined; at step 0, or restored.
+    members: whose state it is. One whose numbers are not finite is dropped; the others go on.
+    offset: steps of the stages before; rows and checkpoints count through all stages.
+    stop: whether to stop.
 
   Raises:
     Interrupted: a stop was asked for; the state has been saved.
-    NumericsError: the loss is not finite; the last finite checkpoint is kept.
+    NumericsError: the loss of the last member left is not finite; its last finite checkpoint is
+      kept.
   """
-  training, program, source = stage.training, stage.program, stage.source
-  evaluate = evaluator(stage.task, stage.model, source, place.parallel)
-  trainer = place.parallel.trainer(program, state, resident=source.split("train").arrays)
+  parallel, trainer, stage = machine.parallel, machine.trainer, machine.stage
+  training = stage.training
+  numbers = parallel.join([member.stage.numbers for member in members])
   zeros = steps.zeros(state.metrics)
-  start = now = int(state.step)
-  feeds = _feeds(stage, seed, start)
-  progress = Progress(training.steps, name=stage.name, start=start, examples=program.examples)
+  feeds = _feeds(stage, [member.seed for member in members], int(state.step.min()), parallel)
+  start = now = int(state.step.min())
+  progress = Progress(
+    training.steps, name=stage.name, start=start, examples=stage.program.examples * len(members)
+  )
   unwritten = None  # the newest row stays on the device until the next step is on its way
+
+  def alive():
+    return [(i, member) for i, member in enumerate(members) if member.error is None]
 
   def write():
     nonlocal unwritten
     if unwritten is not None:
       step, metrics = unwritten
       unwritten = None
-      _write_training(stage, place, progress, step, metrics)
+      rows = parallel.on_host(metrics)
+      for i, member in alive():
+        with _dropped(member, alive()):
+          _write_training(member, progress, step, offset + step, rows[i])
 
-  def save(*, best: bool = False, value: float | None = None):
-    place.workdir.rows.sync()
-    meta = {
-      "stage": stage.name,
-      "step": now,
-      "devices": place.parallel.shares,
-      "parallel": training.parallel,
-      "best": value,
-    }
-    place.checkpoints.save(place.offset + now, state, meta, best=best)
+  def save(chosen: Sequence[tuple[int, Member]], *, best: bool = False):
+    for i, member in chosen:
+      member.workdir.rows.sync()
+      meta = {
+        "stage": stage.name,
+        "step": now,
+        "devices": parallel.shares,
+        "parallel": training.parallel,
+        "best": member.best if best else None,
+      }
+      with _dropped(member, alive()):
+        member.checkpoints.save(offset + now, parallel.member(state, i), meta, best=best)
 
   try:
     while True:
       fresh = now > start  # what belongs to the first step was done before the interruption
-      stopping = place.stop.requested
+      stopping = stop.requested
       if fresh and _due(training.eval_every, now, training.steps):
         write()
-        if len(source.split("validation")):
-          measured = evaluate(state.weights, state.mutable, "validation")
-          _record(stage, place, now, "validation", measured.values)
-          value = measured.values[training.best]
-          if _better(value, best, training.best_is):
-            best = value
-            save(best=True, value=value)
-        place.watch(state.weights, state.mutable, place.offset + now)
+        if len(stage.source.split("validation")):
+          measured = machine.evaluate(state.weights, state.mutable, "validation", numbers)
+          better = []
+          for i, member in alive():
+            _record(member, offset + now, "validation", measured[i].values)
+            value = measured[i].values[training.best]
+            if _better(value, member.best, training.best_is):
+              member.best = value
+              better.append((i, member))
+          save(better, best=True)
+        for i, member in alive():
+          if member.watch is not None:
+            member.watch(parallel.member(state, i), offset + now)
       if fresh and (stopping or _due(training.checkpoint_every, now, training.steps)):
         write()
-        save()
+        save(alive())
       if now == training.steps:
         break
       if stopping:
-        place.checkpoints.wait()
+        for member in members:
+          member.checkpoints.wait()
         raise Interrupted(
-          f"stopped at step {place.offset + now}",
-          where=str(place.workdir.path),
+          f"stopped at step {offset + now}",
+          where=", ".join(str(member.workdir.path) for member in members),
           kept="everything up to that step" if now else "nothing, since no step was taken",
           do="run the same command to go on",
         )
@@ -140,32 +163,50 @@ def run_stage(
       count = min(_until_next(training, now), trainer.group)
       feed = [next(feeds) for _ in range(count)]
       if fresh:
-        state = trainer(state, feed)
+        state = trainer(state, feed, numbers)
       else:
         with progress.compiling():
-          state = jax.block_until_ready(trainer(state, feed))
+          state = jax.block_until_ready(trainer(state, feed, numbers))
       now += count
       write()
       if now % training.log_every == 0 or now == training.steps:
         unwritten = (now, state.metrics)
         state = state.replace(metrics=zeros)
-    place.checkpoints.wait()
+    for member in members:
+      member.checkpoints.wait()
   finally:
     progress.close()
   return state
 
 
-def _feeds(stage: Stage, seed: int, start: int) -> Iterator[Any]:
+@contextlib.contextmanager
+def _dropped(member: Member, alive: Sequence[tuple[int, Member]]):
+  """Numbers that are not finite end their own run, and only the last of a population's."""
+  try:
+    yield
+  except NumericsError as error:
+    member.error = error
+    if len(alive) == 1:
+      raise
+
+
+def _feeds(stage: Stage, seeds: Sequence[int], start: int, parallel: Parallel) -> Iterator[Any]:
   """What the trainer is fed from step `start` on: rows of a resident split, or streamed batches."""
   train = stage.source.split("train")
+  stop = stage.training.steps
 
-  def rows(step: int):
-    return sources.rows(seed, step, examples=len(train), batch_size=stage.program.examples)
+  def rows(seed: int):
+    return lambda step: sources.rows(
+      seed, step, examples=len(train), batch_size=stage.program.examples
+    )
 
   if train.arrays is not None:
-    return (rows(step) for step in range(start, stage.training.steps))
+    return (parallel.join([rows(seed)(step) for seed in seeds]) for step in range(start, stop))
   # One thread reads ahead while the device computes; more would only share the interpreter's lock.
-  return iter(streaming.batches(train, rows, start=start, stop=stage.training.steps, workers=1))
+  streams = [
+    iter(streaming.batches(train, rows(seed), start=start, stop=stop, workers=1)) for seed in seeds
+  ]
+  return (parallel.join(batches) for batches in zip(*streams, strict=True))
 
 
 def _due(every: int, now: int, last: int) -> bool:
@@ -184,28 +225,28 @@ def _better(value: float, best: float | None, kind: str) -> bool:
   return best is None or (value < best if kind == "least" else value > best)
 
 
-def _write_training(stage: Stage, place: Place, progress: Progress, now: int, metrics):
+def _write_training(member: Member, progress: Progress, now: int, step: int, metrics):
   values = means(metrics)
+  phases = member.stage.program.phases
   # One name a phase, as for its other metrics.
-  for phase, rate in zip(stage.program.phases, stage.rates, strict=True):
-    name = steps.label(stage.program.phases, phase, "learning_rate")
+  for phase, rate in zip(phases, member.stage.rates, strict=True):
+    name = steps.label(phases, phase, "learning_rate")
     values[name] = float(rate((now - 1) * phase.repeats))
   progress.advance(now, values)
   for name, value in values.items():
     if not math.isfinite(value):
-      steps_kept = place.checkpoints.steps()
+      steps_kept = member.checkpoints.steps()
       raise NumericsError(
-        f"{name} is {value} at step {place.offset + now}",
-        where=str(place.workdir.path),
+        f"{name} is {value} at step {step}",
+        where=str(member.workdir.path),
         kept=f"the checkpoint of step {steps_kept[0]}" if steps_kept else "no checkpoint yet",
         do="lower optimizer.learning_rate or set optimizer.clip_norm",
       )
-  _record(stage, place, now, "train", values)
-  place.events.scalars(place.offset + now, "speed", {"examples_per_second": progress.rate(now)})
+  _record(member, step, "train", values)
+  member.events.scalars(step, "speed", {"examples_per_second": progress.rate(now)})
 
 
-def _record(stage: Stage, place: Place, now: int, split: str, values: dict[str, float]):
-  step = place.offset + now
-  name = {"stage": stage.name} if stage.name else {}
-  place.workdir.rows.write({"step": step, "split": split, **name, **values})
-  place.events.scalars(step, split, values)
+def _record(member: Member, step: int, split: str, values: dict[str, float]):
+  name = {"stage": member.stage.name} if member.stage.name else {}
+  member.workdir.rows.write({"step": step, "split": split, **name, **values})
+  member.events.scalars(step, split, values)

@@ -29,14 +29,14 @@ class Optimizer(abc.ABC):
     decay: which parameters weight decay touches; "kernels" leaves out vectors (biases, norms).
   """
 
-  learning_rate: Annotated[float, "[0, inf)"] = 1e-3
+  learning_rate: Annotated[float, "[0, inf)", "traced"] = 1e-3
   schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "constant"
   warmup_steps: Annotated[int, "[0, inf)"] = 0
   final_fraction: Annotated[float, "(0, 1]"] = 0.01
   step_at: tuple[Annotated[float, "(0, 1)"], ...] = (0.5, 0.75)
   step_factor: Annotated[float, "(0, 1]"] = 0.1
-  clip_norm: Annotated[float, "[0, inf)"] = 0.0
-  weight_decay: Annotated[float, "[0, inf)"] = 0.0
+  clip_norm: Annotated[float, "[0, inf)", "traced"] = 0.0
+  weight_decay: Annotated[float, "[0, inf)", "traced"] = 0.0
   decay: Literal["kernels", "all"] = "kernels"
 
   @abc.abstractmethod
@@ -70,13 +70,13 @@ class Optimizer(abc.ABC):
   def transformation(self, updates: int) -> optax.GradientTransformation:
     """The whole update rule. Gradients arrive as means over the global batch."""
     chain = []
-    if self.clip_norm:
+    if _on(self.clip_norm):
       chain.append(optax.clip_by_global_norm(self.clip_norm))
     decay = optax.add_decayed_weights(self.weight_decay, mask=self._decayed)
-    if self.weight_decay and not isinstance(self, AdamW):
+    if _on(self.weight_decay) and not isinstance(self, AdamW):
       chain.append(decay)
     chain.append(self.scale())
-    if self.weight_decay and isinstance(self, AdamW):
+    if _on(self.weight_decay) and isinstance(self, AdamW):
       chain.append(decay)
     return optax.chain(*chain, optax.scale_by_learning_rate(self.rate(updates)))
 
@@ -88,11 +88,11 @@ class Optimizer(abc.ABC):
 class Sgd(Optimizer):
   """Stochastic gradient descent with (Nesterov) momentum."""
 
-  momentum: Annotated[float, "[0, 1)"] = 0.0
+  momentum: Annotated[float, "[0, 1)", "traced"] = 0.0
   nesterov: bool = False
 
   def scale(self):
-    if not self.momentum:
+    if not _on(self.momentum):
       return optax.identity()
     return optax.trace(self.momentum, self.nesterov)
 
@@ -101,9 +101,9 @@ class Sgd(Optimizer):
 class Adam(Optimizer):
   """Kingma & Ba 2015, arXiv:1412.6980."""
 
-  b1: Annotated[float, "[0, 1)"] = 0.9
-  b2: Annotated[float, "[0, 1)"] = 0.999
-  epsilon: Annotated[float, "(0, inf)"] = 1e-8
+  b1: Annotated[float, "[0, 1)", "traced"] = 0.9
+  b2: Annotated[float, "[0, 1)", "traced"] = 0.999
+  epsilon: Annotated[float, "(0, inf)", "traced"] = 1e-8
 
   def scale(self):
     return optax.scale_by_adam(self.b1, self.b2, self.epsilon)
@@ -119,7 +119,7 @@ class Adagrad(Optimizer):
   """Duchi, Hazan & Singer 2011."""
 
   initial: Annotated[float, "[0, inf)"] = 0.0  # of the sums of squares; Optax's default is 0.1
-  epsilon: Annotated[float, "(0, inf)"] = 1e-7
+  epsilon: Annotated[float, "(0, inf)", "traced"] = 1e-7
 
   def scale(self):
     return optax.scale_by_rss(self.initial, self.epsilon)
@@ -129,13 +129,18 @@ class Adagrad(Optimizer):
 class RmsProp(Optimizer):
   """Tieleman & Hinton 2012."""
 
-  rho: Annotated[float, "[0, 1)"] = 0.9
-  epsilon: Annotated[float, "(0, inf)"] = 1e-8
-  momentum: Annotated[float, "[0, 1)"] = 0.0
+  rho: Annotated[float, "[0, 1)", "traced"] = 0.9
+  epsilon: Annotated[float, "(0, inf)", "traced"] = 1e-8
+  momentum: Annotated[float, "[0, 1)", "traced"] = 0.0
 
   def scale(self):
     rms = optax.scale_by_rms(self.rho, self.epsilon)
-    return optax.chain(rms, optax.trace(self.momentum)) if self.momentum else rms
+    return optax.chain(rms, optax.trace(self.momentum)) if _on(self.momentum) else rms
+
+
+def _on(number) -> bool:
+  """Whether a setting that 0 switches off is on. One that is traced is: a zero stays a constant."""
+  return not isinstance(number, float) or number != 0.0
 
 
 NAMES = {cls.__name__.lower(): cls for cls in (Sgd, Adam, AdamW, Adagrad, RmsProp)}

@@ -3,7 +3,11 @@
 `Mesh` compiles the step with `jit` over a mesh of axes `data` and `fsdp`: the batch is split over
 both, parameters and optimizer states are copied along `data` and split along `fsdp`. `Pmap` runs
 the same step under `pmap` and sums over devices by name. Both keep the state in the same global
-shapes, so a checkpoint of one is a checkpoint of the other.
+shapes, so a checkpoint of one is a checkpoint of the other. `Population` runs the step of many runs
+at once under `vmap`, each run whole on one device.
+
+Hyperparameters that are numbers are arguments of what is compiled here, never constants in it, so
+runs that differ in nothing else run the same program, to the same bits.
 """
 
 import abc
@@ -26,15 +30,40 @@ _SMALLEST_SHARD = 1024  # leaves of fewer elements are cheaper to copy than to g
 
 
 class Parallel(abc.ABC):
-  """Devices that share one batch."""
+  """Devices that share one batch, or one population.
+
+  Attributes:
+    devices: all of them.
+    members: how many runs are trained at once.
+  """
+
+  members = 1
 
   def __init__(self, devices: Sequence[jax.Device]):
     self.devices = tuple(devices)
+    self._initialisers = {}
 
   @property
   def shares(self) -> int:
     """How many parts a batch is split into."""
     return len(self.devices)
+
+  def join(self, trees: Sequence[Any]) -> Any:
+    """What belongs to each member, as one tree."""
+    (tree,) = trees
+    return tree
+
+  def member(self, tree: Any, i: int) -> Any:
+    """The part of member `i` of what `join` joined or a step returned."""
+    return tree
+
+  def on_host(self, tree: Any) -> list[Any]:
+    """Every member's part, as host arrays."""
+    return [to_host(tree)]
+
+  def member_shapes(self, tree: Any) -> Any:
+    """Shapes and types of one member's part."""
+    return jax.eval_shape(lambda tree: self.member(tree, 0), tree)
 
   @abc.abstractmethod
   def placement(self, tree) -> Any:
@@ -42,7 +71,7 @@ class Parallel(abc.ABC):
 
   @abc.abstractmethod
   def _compile_step(self, step, state, *, resident: bool, fused: bool):
-    """Compiles `step(state, *feed, offset, total)`, which gives its state's memory to the next.
+    """Compiles `step(state, numbers, *feed, offset, total)`; its state's memory is used again.
 
     The feed is (batch,), or (arrays, rows [B]) where the split is resident, or (arrays,
     rows [K, B], count) where steps are fused.
@@ -50,12 +79,14 @@ class Parallel(abc.ABC):
 
   @abc.abstractmethod
   def _compile_measure(self, measure):
-    """`measure(params, mutable, stored, rng, first, share)` compiled."""
+    """`measure(params, mutable, numbers, stored, rng, first)` compiled."""
 
   def initialise(self, init: Callable[..., Any], *args):
     """`init(*args)` with its results born where they live; nothing is ever whole on one device."""
-    placement = self.placement(jax.eval_shape(init, *args))
-    return jax.jit(init, out_shardings=placement)(*args)
+    if init not in self._initialisers:
+      placement = self.placement(jax.eval_shape(init, *args))
+      self._initialisers[init] = jax.jit(init, out_shardings=placement)
+    return self._initialisers[init](*args)
 
   def abstract(self, init: Callable[..., Any], *args):
     """Shapes, types and placement of what `init(*args)` returns, for a restore."""
@@ -66,41 +97,42 @@ class Parallel(abc.ABC):
       self.placement(shapes),
     )
 
+  def place(self, tree):
+    """A joined state, wherever it lies, moved to where it is trained."""
+    return jax.device_put(tree, self.placement(tree))
+
   def replicate(self, tree):
     """Host arrays copied to every device."""
     return _put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
-  def trainer(self, program: Program, state, *, resident: Mapping[str, np.ndarray] | None):
-    """Compiles `advance(state, feeds) -> state`.
+  def trainer(self, stage, state, *, resident: Mapping[str, np.ndarray] | None):
+    """Compiles `advance(state, feeds, numbers) -> state`.
 
     Args:
-      program: the step.
+      stage: a `training.build.Stage`, whose step it is.
       state: an example of the state, or its shapes.
       resident: the whole training split where it fits on the device; the feeds then are rows [B] of
         it, otherwise stored batches.
     """
-    return Trainer(self, program, state, resident)
+    return Trainer(self, stage, state, resident)
 
-  def measurer(self, measure, transform) -> Callable:
-    """Compiles `(params, mutable, stored, rng, first) -> metrics` over the global batch."""
+  def measurer(self, stage) -> Callable:
+    """Compiles `(params, mutable, numbers, stored, rng, first) -> metrics` of a global batch."""
 
-    def local(params, mutable, stored, rng, first, *, offset, total):
+    def local(params, mutable, numbers, stored, rng, first, *, offset, total):
+      own = stage.at(numbers)
       return measure_step(
         params,
         mutable,
         stored,
         rng,
-        measure=measure,
-        transform=transform,
+        measure=own.task.measure(own.model),
+        transform=lambda batch, keys: stage.source.transform(dict(batch), keys, train=False),
         first=first + offset,
         total=total,
       )
 
     return self._compile_measure(local)
-
-  def caller(self, model, params, mutable):
-    """A `tasks.objective.Call`: methods of a trained model, compiled, results on the host."""
-    return Caller(model, params, mutable)
 
 
 class Mesh(Parallel):
@@ -138,7 +170,7 @@ class Mesh(Parallel):
     placement = self.placement(state)
     return jax.jit(
       functools.partial(step, offset=0, total=lambda tree: tree),
-      in_shardings=(placement, *feed),
+      in_shardings=(placement, everywhere, *feed),
       out_shardings=placement,
       donate_argnums=0,
     )
@@ -147,8 +179,8 @@ class Mesh(Parallel):
     across = NamedSharding(self._mesh, PartitionSpec(self._batch))
     compiled = jax.jit(functools.partial(measure, offset=0, total=lambda tree: tree))
 
-    def run(params, mutable, stored, rng, first):
-      return compiled(params, mutable, _put(stored, across), rng, first)
+    def run(params, mutable, numbers, stored, rng, first):
+      return compiled(params, mutable, numbers, _put(stored, across), rng, first)
 
     return run
 
@@ -181,52 +213,134 @@ class Pmap(Parallel):
     return jax.tree.map(leaf, tree)
 
   def _compile_step(self, step, state, *, resident, fused):
-    in_axes = (None, None, 1, None) if fused else (None, None, 0)[not resident :]
-    at = in_axes.index(1 if fused else 0)  # which argument the batch is, the state being the first
+    in_axes = (None, 1, None) if fused else (None, 0)[not resident :]
+    at = in_axes.index(1 if fused else 0)  # which part of the feed the batch is
 
-    def local(state, *feed):
-      share = jax.tree.leaves(feed[at - 1])[0].shape[in_axes[at]]
+    def local(state, numbers, *feed):
+      share = jax.tree.leaves(feed[at])[0].shape[in_axes[at]]
       offset = jax.lax.axis_index(self._AXIS) * share
-      return step(state, *feed, offset=offset, total=self._total)
+      return step(state, numbers, *feed, offset=offset, total=self._total)
 
     compiled = jax.pmap(
       local,
       axis_name=self._AXIS,
-      in_axes=in_axes,
+      in_axes=(None, None, *in_axes),
       out_axes=None,
       donate_argnums=0,
       devices=self.devices,
     )
 
-    def run(state, *feed):
+    def run(state, numbers, *feed):
       feed = list(feed)
-      feed[at - 1] = self._split(feed[at - 1], in_axes[at])
-      return compiled(state, *feed)
+      feed[at] = self._split(feed[at], in_axes[at])
+      return compiled(state, numbers, *feed)
 
     return run
 
   def _compile_measure(self, measure):
-    def local(params, mutable, stored, rng, first):
+    def local(params, mutable, numbers, stored, rng, first):
       share = len(jax.tree.leaves(stored)[0])
       offset = jax.lax.axis_index(self._AXIS) * share
-      return measure(params, mutable, stored, rng, first, offset=offset, total=self._total)
+      return measure(params, mutable, numbers, stored, rng, first, offset=offset, total=self._total)
 
     compiled = jax.pmap(
       local,
       axis_name=self._AXIS,
-      in_axes=(None, None, 0, None, None),
+      in_axes=(None, None, None, 0, None, None),
       out_axes=None,
       devices=self.devices,
     )
 
-    def run(params, mutable, stored, rng, first):
-      return compiled(params, mutable, self._split(stored, 0), rng, first)
+    def run(params, mutable, numbers, stored, rng, first):
+      return compiled(params, mutable, numbers, self._split(stored, 0), rng, first)
 
     return run
 
 
+class Population(Parallel):
+  """Runs of one structure trained at once: their states stacked, the step under `vmap`.
+
+  The first axis of everything that belongs to a run is split over the devices; a run is never
+  split, so nothing is communicated between devices.
+  """
+
+  _AXIS = "population"
+
+  def __init__(self, members: int, devices: Sequence[jax.Device] | None = None):
+    devices = list(jax.devices() if devices is None else devices)
+    used = max(n for n in range(1, len(devices) + 1) if members % n == 0)
+    super().__init__(devices[:used])
+    self.members = members
+    self._mesh = jax.sharding.Mesh(
+      np.asarray(self.devices), (self._AXIS,), axis_types=(AxisType.Auto,)
+    )
+    self._own = NamedSharding(self._mesh, PartitionSpec(self._AXIS))
+    self._shared = NamedSharding(self._mesh, PartitionSpec())
+    self._pick = jax.jit(lambda tree, i: jax.tree.map(lambda x: x[i], tree))
+
+  @property
+  def shares(self) -> int:
+    return 1
+
+  def join(self, trees):
+    def stack(*leaves):
+      on_host = isinstance(leaves[0], np.ndarray | np.generic)
+      return np.stack(leaves) if on_host else jnp.stack(leaves)
+
+    return jax.tree.map(stack, *trees)
+
+  def member(self, tree, i):
+    return self._pick(tree, np.int32(i))
+
+  def on_host(self, tree):
+    whole = to_host(tree)
+    return [jax.tree.map(lambda x: x[i], whole) for i in range(self.members)]
+
+  def placement(self, tree):
+    return jax.tree.map(lambda _: self._own, tree)
+
+  def initialise(self, init, *args):
+    return super().initialise(_vmapped(init), *args)
+
+  def abstract(self, init, *args):
+    return super().abstract(_vmapped(init), *args)
+
+  def _compile_step(self, step, state, *, resident, fused):
+    # Rows are the members' own; the resident arrays and the count are everybody's.
+    own, shared = self._own, self._shared
+    axes = (None, 1, None) if fused else (None, 0)[not resident :]
+    rows = NamedSharding(self._mesh, PartitionSpec(None, self._AXIS))
+    feed = (shared, rows, shared) if fused else (shared, own)[not resident :]
+    return jax.jit(
+      jax.vmap(functools.partial(step, offset=0, total=lambda tree: tree), in_axes=(0, 0, *axes)),
+      in_shardings=(own, own, *feed),
+      out_shardings=own,
+      donate_argnums=0,
+    )
+
+  def _compile_measure(self, measure):
+    compiled = jax.jit(
+      jax.vmap(
+        functools.partial(measure, offset=0, total=lambda tree: tree),
+        in_axes=(0, 0, 0, None, None, None),
+      )
+    )
+
+    def run(params, mutable, numbers, stored, rng, first):
+      return compiled(params, mutable, numbers, _put(stored, self._shared), rng, first)
+
+    return run
+
+
+@functools.cache
+def _vmapped(init):
+  return jax.vmap(init)
+
+
 class Trainer:
-  """The compiled step of a stage: `trainer(state, feeds)` takes one step a feed.
+  """The compiled step of a stage: `trainer(state, feeds, numbers)` takes one step a feed.
+
+  A feed and the numbers are those of all members joined; without numbers, the program's own.
 
   Attributes:
     fused: whether many steps share one dispatch. A small network's step costs less than its
@@ -236,19 +350,25 @@ class Trainer:
     group: how many feeds the next call may have.
   """
 
-  def __init__(self, parallel: Parallel, program: Program, state, resident):
-    loops = parallel.devices[0].platform != "cpu" or not _convolves(program, state, resident)
+  def __init__(self, parallel: Parallel, stage, state, resident):
+    program = stage.program
+    loops = parallel.devices[0].platform != "cpu" or not _convolves(
+      program, parallel.member_shapes(state), resident
+    )
     self.fused = resident is not None and loops
     self.group = 1
     self._resident = () if resident is None else (parallel.replicate(dict(resident)),)
 
-    def one(state, *feed, offset, total):
+    self._numbers = parallel.join([stage.numbers] * parallel.members)
+
+    def one(state, numbers, *feed, offset, total):
       stored = feed[0] if resident is None else _take(*feed)
+      program = stage.at(numbers).program
       return train_step(state, stored, program, first=offset, total=total, unroll=not loops)
 
-    def many(state, arrays, rows_KB, count, *, offset, total):
+    def many(state, numbers, arrays, rows_KB, count, *, offset, total):
       def body(i, state):
-        return one(state, arrays, rows_KB[i], offset=offset, total=total)
+        return one(state, numbers, arrays, rows_KB[i], offset=offset, total=total)
 
       # A trip count that is an argument: any number of steps runs the same program, so how steps
       # were grouped, or where a run was interrupted, cannot change a bit of its result.
@@ -259,14 +379,15 @@ class Trainer:
     )
     self._calls = 0
 
-  def __call__(self, state: State, feeds: Sequence[Any]) -> State:
+  def __call__(self, state: State, feeds: Sequence[Any], numbers: Any = None) -> State:
+    numbers = self._numbers if numbers is None else numbers
     if not self.fused:
       for feed in feeds:
-        state = self._step(state, *self._resident, feed)
+        state = self._step(state, numbers, *self._resident, feed)
       return state
     rows_KB = np.stack([*feeds, *[feeds[-1]] * (_FUSED_STEPS - len(feeds))])
     before = time.perf_counter()
-    state = self._step(state, *self._resident, rows_KB, np.int32(len(feeds)))
+    state = self._step(state, numbers, *self._resident, rows_KB, np.int32(len(feeds)))
     self._calls += 1
     # The first call compiles; the next few are timed, and the group grows to what patience allows.
     if self._calls > 1 and len(feeds) == self.group < _FUSED_STEPS:
@@ -277,23 +398,33 @@ class Trainer:
 
 
 class Caller:
-  """Methods of a trained model, each compiled once a shape."""
+  """Methods of a trained model, each compiled once a shape: a `tasks.objective.Call`.
 
-  def __init__(self, model, params, mutable):
-    self.model = model
+  Args:
+    stage: a `training.build.Stage`, whose model it is.
+    numbers: the hyperparameters that the model was trained with.
+    params: its parameters.
+    mutable: its other collections.
+    compiled: programs compiled so far, for all runs that share them.
+  """
+
+  def __init__(self, stage, numbers, params, mutable, *, compiled: dict):
+    self.model = stage.model
+    self._stage, self._numbers = stage, numbers
     self._variables = {"params": params, **mutable}
-    self._compiled = {}
+    self._compiled = compiled
 
   def __call__(self, *inputs, method: str = "__call__", seed: int = 0, **fixed):
     key = (method, tuple(sorted(fixed.items())))
     if key not in self._compiled:
+      stage = self._stage
       # A model asks for streams of randomness by name; one key under "params" serves them all.
       self._compiled[key] = jax.jit(
-        lambda variables, rng, *inputs: self.model.apply(
+        lambda numbers, variables, rng, *inputs: stage.at(numbers).model.apply(
           variables, *inputs, method=method, rngs={"params": rng}, **fixed
         )
       )
-    result = self._compiled[key](self._variables, jax.random.key(seed), *inputs)
+    result = self._compiled[key](self._numbers, self._variables, jax.random.key(seed), *inputs)
     return jax.tree.map(np.asarray, result)
 
 

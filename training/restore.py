@@ -2,16 +2,13 @@
 
 import sys
 
-import jax
-import numpy as np
-
 from training import step as steps
 from training import workdir as workdirs
-from training.build import Experiment, Stage, build, devices
+from training.build import Experiment, Stage, build, check_shares
 from training.checkpoint import Checkpoints, Corrupt
 from training.errors import CheckpointError
-from training.initial import Before, handed_on, initial_state
-from training.parallel import Parallel
+from training.initial import Before, handed_on
+from training.machine import Machine, Machines
 from training.workdir import Workdir
 
 
@@ -19,7 +16,7 @@ def _stage_of(step: int, ends: list[int]) -> int:
   return next(i for i, end in enumerate(ends) if step <= end)
 
 
-def resume(experiment: Experiment, checkpoints: Checkpoints, ends: list[int]):
+def resume(experiment: Experiment, checkpoints: Checkpoints, machines: Machines):
   """(stage to go on with, its state), or (0, None) where there is nothing to resume.
 
   Raises:
@@ -27,12 +24,12 @@ def resume(experiment: Experiment, checkpoints: Checkpoints, ends: list[int]):
   """
   kept = checkpoints.steps()
   for step in kept:
-    i = _stage_of(step, ends)
+    i = _stage_of(step, experiment.ends)
     stage = experiment.stages[i]
-    parallel = devices(stage.training)
-    abstract = parallel.abstract(initial_state(stage), jax.random.key(0), None)
+    machine = machines.of(stage)
+    parallel = machine.parallel
     try:
-      state = checkpoints.restore(step, abstract)
+      state = checkpoints.restore(step, machine.abstract)
       meta = checkpoints.meta(step)
     except Corrupt as why:
       print(f"warning: checkpoint {step} is not used: {why}", file=sys.stderr, flush=True)
@@ -67,23 +64,21 @@ def best_so_far(checkpoints: Checkpoints, stage: Stage) -> float | None:
   return None
 
 
-def trained(workdir: Workdir, weights: str) -> tuple[Stage, steps.State, Parallel]:
+def trained(workdir: Workdir, weights: str) -> tuple[Machine, steps.State]:
   """The last stage of a run and its state: "latest", "best" or "raw" (latest without averaging)."""
   experiment = build(workdirs.read_config(workdir.path))
-  ends = np.cumsum([stage.training.steps for stage in experiment.stages]).tolist()
+  check_shares(experiment)
   checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
   try:
     best = weights == "best"
     for step in checkpoints.steps(best=best):
-      stage = experiment.stages[_stage_of(step, ends)]
-      parallel = devices(stage.training)
-      abstract = parallel.abstract(initial_state(stage), jax.random.key(0), None)
+      machine = Machines().of(experiment.stages[_stage_of(step, experiment.ends)])
       try:
-        state = checkpoints.restore(step, abstract, best=best)
+        state = checkpoints.restore(step, machine.abstract, best=best)
       except Corrupt as why:
         print(f"warning: checkpoint {step} is not used: {why}", file=sys.stderr, flush=True)
         continue
-      return stage, state.replace(ema=None) if weights == "raw" else state, parallel
+      return machine, state.replace(ema=None) if weights == "raw" else state
   finally:
     checkpoints.close()
   raise CheckpointError(

@@ -1,20 +1,23 @@
 """Training a run: from a config to a workdir with everything in it."""
 
-from collections.abc import Mapping
-from typing import Any
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from report.tensorboard import Events
 from training import restore
+from training import step as steps
 from training import workdir as workdirs
-from training.build import Experiment, Stage, build, devices, reading
+from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints
-from training.errors import ConfigError, Interrupted
-from training.initial import handed_on, initial_state, measured
-from training.loop import Place, Stop, run_stage
-from training.parallel import Parallel, to_host
+from training.errors import ConfigError, Interrupted, NumericsError
+from training.initial import handed_on, measured
+from training.loop import Member, Stop, run_stage
+from training.machine import Machine, Machines
+from training.parallel import to_host
 from training.workdir import Workdir
 
 
@@ -39,12 +42,13 @@ def train(
     UserError: whatever the user can mend, Interrupted among them.
   """
   experiment = build(config)
-  _check(experiment)
+  check(experiment)
   workdir = Workdir(path)
   try:
     workdir.claim(experiment.config, changed=changed)
     with Stop() as stop:
-      state, stage, parallel = fit(experiment, workdir, command=command, stop=stop)
+      run = Run(experiment, workdir, command=command)
+      state, machine, _ = fit([run], Machines(), stop=stop)
       if stop.requested:
         raise Interrupted(
           "stopped after the last step",
@@ -56,7 +60,7 @@ def train(
       workdirs.write_json(workdir / ".default.json", _resolved(default))
     from training import look  # matplotlib, for which the first step need not wait
 
-    look.finish(workdir, stage, state, parallel)
+    look.finish(workdir, machine, state)
   finally:
     workdir.close()
 
@@ -69,8 +73,13 @@ def _resolved(config: Mapping[str, Any]):
     return config
 
 
-def _check(experiment: Experiment):
-  """Reads every split once and traces an evaluation, so that what is wrong stops no started run."""
+def check(experiment: Experiment):
+  """Reads every split once and traces an evaluation, so that what is wrong stops no started run.
+
+  Raises:
+    ConfigError, DataError: what would fail later.
+  """
+  check_shares(experiment)
   for stage in experiment.stages:
     with reading(stage.source):
       sizes = {name: len(stage.source.split(name)) for name in ("train", "validation", "test")}
@@ -88,70 +97,106 @@ def _check(experiment: Experiment):
       )
 
 
-def fit(experiment: Experiment, workdir: Workdir, *, command: list[str], stop: Stop):
-  """Runs all stages, from the newest usable checkpoint where there is one.
+class Run(NamedTuple):
+  """An experiment in a workdir that this process holds."""
+
+  experiment: Experiment
+  workdir: Workdir
+  command: list[str]  # that the user typed
+  watched: bool = True  # keep samples at every evaluation
+
+
+def fit(
+  runs: Sequence[Run], machines: Machines, *, stop: Stop
+) -> tuple[steps.State, Machine, list[NumericsError | None]]:
+  """Trains runs of one structure at the same time, usually one, through all their stages.
+
+  Each goes on from its newest usable checkpoint where there is one.
 
   Returns:
-    (state after the last step, last stage, its devices).
+    (joined state after the last step, machine of the last stage, why each member was dropped).
 
   Raises:
     Interrupted, NumericsError: see `training.loop.run_stage`.
     CheckpointError: there are checkpoints, and none can be used.
+    Uneven: the runs have not come equally far, so they can't go on together.
   """
-  seed = experiment.run.seed
-  source = experiment.stages[0].source
-  workdirs.write_json(
-    workdir / "environment.json",
-    {**workdirs.environment(seed=seed, command=command), "data": source.fingerprint()},
-  )
-  ends = np.cumsum([stage.training.steps for stage in experiment.stages]).tolist()
-  checkpoints = Checkpoints(
-    workdir / "checkpoints", keep=max(s.training.keep for s in experiment.stages)
-  )
-  try:
-    first, state = restore.resume(experiment, checkpoints, ends)
-    resumed = (
-      0
-      if state is None
-      else ends[first] - experiment.stages[first].training.steps + int(state.step)
-    )
-    workdir.rows.trim(resumed)
-    events = Events(workdir.path, purge_step=resumed + 1 if resumed else None)
-    try:
-      for i in range(first, len(experiment.stages)):
-        stage = experiment.stages[i]
-        parallel = devices(stage.training)
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        if state is None or i > first:
-          before = handed_on(state) if state is not None else restore.elsewhere(experiment)
-          # Another stage may run on other devices; the host is common ground.
-          before = to_host(before) if before is not None else None
-          state = parallel.initialise(initial_state(stage), key, before)
-        place = Place(
-          parallel=parallel,
-          workdir=workdir,
-          checkpoints=checkpoints,
-          events=events,
-          offset=ends[i] - stage.training.steps,
-          stop=stop,
-          watch=_watcher(stage, workdir, parallel),
-        )
+  with contextlib.ExitStack() as files:
+    checkpoints = [files.enter_context(contextlib.closing(_checkpoints(run))) for run in runs]
+    first, state = _resumed(runs, checkpoints, machines)
+    stages = runs[0].experiment.stages
+    done = runs[0].experiment.ends[first] - stages[first].training.steps
+    done += 0 if state is None else int(state.step.min())
+    members = []
+    for run, own in zip(runs, checkpoints, strict=True):
+      run.workdir.rows.trim(done)
+      events = Events(run.workdir.path, purge_step=done + 1 if done else None)
+      files.enter_context(contextlib.closing(events))
+      members.append(Member(run.experiment.stages[0], 0, run.workdir, own, events))
+
+    for i in range(first, len(stages)):
+      machine = machines.of(stages[i])
+      if state is None or i > first:
+        keys = [jax.random.fold_in(jax.random.key(run.experiment.run.seed), i) for run in runs]
+        state = machine.initial(keys, _before(runs, state, machine))
+      for run, member in zip(runs, members, strict=True):
+        member.stage = run.experiment.stages[i]
         # The order of examples differs between stages and between seeds.
-        best = restore.best_so_far(checkpoints, stage)
-        state = run_stage(stage, state, place, seed=seed + (i << 32), best=best)
-    finally:
-      events.close()
-  finally:
-    checkpoints.close()
-  return state, stage, parallel
+        member.seed = run.experiment.run.seed + (i << 32)
+        member.best = restore.best_so_far(member.checkpoints, member.stage)
+        member.watch = _watcher(run.workdir, machine, member.stage) if run.watched else None
+      offset = runs[0].experiment.ends[i] - stages[i].training.steps
+      state = run_stage(machine, state, members, offset=offset, stop=stop)
+  return state, machine, [member.error for member in members]
 
 
-def _watcher(stage: Stage, workdir: Workdir, parallel: Parallel):
+class Uneven(Exception):
+  """Runs that were to be trained together stand at different steps."""
+
+
+def _checkpoints(run: Run) -> Checkpoints:
+  workdirs.write_json(
+    run.workdir / "environment.json",
+    {
+      **workdirs.environment(seed=run.experiment.run.seed, command=run.command),
+      "data": run.experiment.stages[0].source.fingerprint(),
+    },
+  )
+  keep = max(stage.training.keep for stage in run.experiment.stages)
+  return Checkpoints(run.workdir / "checkpoints", keep=keep)
+
+
+def _resumed(runs: Sequence[Run], checkpoints: Sequence[Checkpoints], machines: Machines):
+  """(stage to go on with, joined state), the state None where nothing was saved."""
+  alone = machines if len(runs) == 1 else Machines()
+  found = [
+    restore.resume(run.experiment, own, alone) for run, own in zip(runs, checkpoints, strict=True)
+  ]
+  places = {(first, None if state is None else int(state.step)) for first, state in found}
+  if len(places) > 1:
+    raise Uneven(f"runs stand at {sorted(map(str, places))}")
+  first, state = found[0]
+  if state is None or len(runs) == 1:
+    return first, state
+  parallel = machines.of(runs[0].experiment.stages[first]).parallel
+  return first, parallel.place(parallel.join([state for _, state in found]))
+
+
+def _before(runs: Sequence[Run], state, machine: Machine):
+  """What every member takes over: of the stage before, or of the run that `init_from` names."""
+  if state is not None:
+    # Another stage may run on other devices; the host is common ground.
+    return machine.parallel.on_host(handed_on(state))
+  before = restore.elsewhere(runs[0].experiment)
+  return None if before is None else [to_host(before)] * len(runs)
+
+
+def _watcher(workdir: Workdir, machine: Machine, stage: Stage):
   """Keeps samples from the same noise at every evaluation, to see them change."""
   folder = workdir / "samples"
 
-  def watch(params, mutable, step: int):
-    drawn = stage.task.sample(parallel.caller(stage.model, params, mutable), 12, 0)
+  def watch(state: steps.State, step: int):
+    drawn = stage.task.sample(machine.call(state, stage.numbers), 12, 0)
     if drawn is not None:
       folder.mkdir(exist_ok=True)
       np.savez(folder / f"step_{step:08d}.npz", images=np.concatenate(list(drawn.rows.values())))

@@ -88,8 +88,8 @@ class Model(nn.Module):
   generator_widths: tuple[Annotated[int, "[1, inf)"], ...] = (1200, 1200)
   discriminator_widths: tuple[Annotated[int, "[1, inf)"], ...] = (240, 240)
   pieces: Annotated[int, "[1, inf)"] = 5
-  input_dropout: Annotated[float, "[0, 1)"] = 0.2
-  hidden_dropout: Annotated[float, "[0, 1)"] = 0.5
+  input_dropout: Annotated[float, "[0, 1)", "traced"] = 0.2
+  hidden_dropout: Annotated[float, "[0, 1)", "traced"] = 0.5
   generator_init: Annotated[float, "[0, inf)"] = 0.05
   discriminator_init: Annotated[float, "[0, inf)"] = 0.005
   dtype: Any = jnp.float32

@@ -20,7 +20,9 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    if not train or self.rate == 0.0:
+    # A rate that is traced is not zero: a zero stays a constant, since it is another program.
+    if not train or (isinstance(self.rate, float) and self.rate == 0.0):
       return x
-    kept = batch_axis.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
-    return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+    keep = 1.0 - self.rate
+    kept = batch_axis.bernoulli(self.make_rng("dropout"), keep, x.shape)
+    return jnp.where(kept, x / jnp.asarray(keep, x.dtype), jnp.zeros_like(x))
