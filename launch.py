@@ -82,7 +82,61 @@ def _parser() -> argparse.ArgumentParser:
   sub.add_argument("--count", type=int, default=48, help="how many (default 48)")
   sub.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
   workdir(command("report", _report, "draw a trained run's figures again and rewrite its report"))
+  _sweep_options(command("sweep", _sweep, "run many trials of an experiment, and rank them"))
+  sub = command("work", _work, "run the trials that a sweep gave to a job; engines call this")
+  workdir(sub)
+  sub.add_argument("--job", required=True, help="the job's name")
   return parser
+
+
+def _sweep_options(sub: argparse.ArgumentParser):
+  sub.add_argument("--config", metavar="FILE[:VARIANT]", help="experiment file")
+  sub.add_argument("--workdir", required=True, metavar="DIR", help="where the trials' files are")
+  sub.add_argument("--sweep", metavar="NAME", default="", help="sweep_NAME() of the experiment")
+  sub.add_argument("--seeds", type=int, default=0, help="run every trial with the seeds 0..N-1")
+  sub.add_argument(
+    "--search",
+    choices=("tpe", "cmaes", "qmc", "random"),
+    help="let Optuna propose trials from the experiment's space()",
+  )
+  sub.add_argument("--space", metavar="NAME", default="", help="space_NAME() of the experiment")
+  sub.add_argument("--trials", type=int, default=20, help="of a search, in all (default 20)")
+  sub.add_argument(
+    "--prune",
+    choices=("none", "median", "asha", "hyperband"),
+    default="none",
+    help="how a search stops trials early",
+  )
+  sub.add_argument("--storage", default="", help="where Optuna keeps its study: URL or .journal")
+  sub.add_argument("--metric", default="", help="that ranks trials (default training.best)")
+  sub.add_argument("--direction", choices=("least", "greatest"), default="")
+  _engine_options(sub)
+  sub.add_argument("--retry-failed", action="store_true", help="try failed trials again")
+  sub.add_argument("--join", action="store_true", help="work on a sweep begun elsewhere")
+
+
+def _engine_options(sub: argparse.ArgumentParser):
+  sub.add_argument("--engine", choices=("local", "ray", "slurm"), default="local")
+  sub.add_argument(
+    "--jobs", type=int, default=0, help="processes at a time (default: one a device)"
+  )
+  sub.add_argument(
+    "--engine-option",
+    action="append",
+    default=[],
+    metavar="KEY=VALUE",
+    help="a setting of the engine (docs/clusters.md); may be repeated",
+  )
+  sub.add_argument(
+    "--population",
+    choices=("auto", "sequential", "vectorised", "off"),
+    default="auto",
+    help="trials of one program share a process one after another, at once under vmap, or not",
+  )
+  sub.add_argument("--timeout", type=float, default=0, help="seconds of one attempt at a trial")
+  sub.add_argument("--grace", type=float, default=20, help="seconds to save before being killed")
+  sub.add_argument("--retries", type=int, default=1, help="after a crash of a trial's process")
+  sub.add_argument("--max-failures", type=int, default=0, help="that stop the sweep (0: none do)")
 
 
 def _overrides(parser, rest: list[str]) -> list[tuple[str, str]]:
@@ -156,7 +210,77 @@ def _report(args, overrides):
   look.report(args.workdir)
 
 
-def _start_jax():
+def _sweep(args, overrides):
+  from training import config
+  from training.errors import ConfigError
+
+  if args.join:
+    _start_jax(controller=True)
+    from sweeps import run
+
+    return run.join(args.workdir, engine=_engine(args), limits=_limits(args))
+  if not args.config:
+    raise ConfigError("sweep needs --config, or --join", do="give --config=FILE:VARIANT")
+  found = config.override(config.load(args.config), overrides)
+  _start_jax(controller=True)
+  from sweeps import run
+
+  path, _, variant = args.config.partition(":")
+  module = config.experiment(path)
+  plan = run.plan(
+    module,
+    found,
+    title=f"{path}:{variant or 'paper'}",
+    sweep=args.sweep,
+    seeds=args.seeds,
+    space=args.space if args.search else None,
+    search={"sampler": args.search, "pruner": args.prune} if args.search else {},
+    trials=args.trials,
+    metric=args.metric,
+    direction=args.direction,
+  )
+  run.sweep(
+    plan,
+    args.workdir,
+    engine=_engine(args),
+    limits=_limits(args),
+    command=["python", *sys.argv],
+    storage=args.storage,
+    retry_failed=args.retry_failed,
+  )
+
+
+def _limits(args):
+  from sweeps.controller import Limits
+  from training import config
+
+  spec = {
+    "population": args.population,
+    "timeout": args.timeout,
+    "retries": args.retries,
+    "max_failures": args.max_failures,
+    "grace": args.grace,
+  }
+  return Limits(**config.arguments(Limits, spec, where="limits"))
+
+
+def _engine(args):
+  """What makes the engine, so that nothing starts before the plan is known to be good."""
+  from sweeps import engines
+
+  options = dict(option.partition("=")[::2] for option in args.engine_option)
+  folder = pathlib.Path(args.workdir)
+  return lambda: engines.make(args.engine, folder, jobs=args.jobs, options=options)
+
+
+def _work(args, overrides):
+  _start_jax()
+  from sweeps import worker
+
+  worker.work(args.workdir, args.job)
+
+
+def _start_jax(*, controller: bool = False):
   """Turns on the persistent compilation cache, for every program however small."""
   cache = pathlib.Path(
     os.environ["XDG_CACHE_HOME"]
@@ -166,6 +290,11 @@ def _start_jax():
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "fukugen" / "xla"))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+  if controller:
+    import jax
+
+    # It computes nothing; an accelerator that it held would be missing to its workers.
+    jax.config.update("jax_platforms", "cpu")
 
 
 if __name__ == "__main__":

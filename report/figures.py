@@ -1,45 +1,39 @@
-"""Figures of a run: the views of a task, its training curves, its samples over time.
+"""Figures of a run: the views of a task, its samples over time, and its learning curves.
 
-Every function returns a `Figure` with an Agg canvas of its own. Neither pyplot nor rcParams is
-touched, because both are global: figures can be drawn in any thread and without a display. Captions
-are not drawn into the pixels; they stand beside the figure, where they can be read and wrapped.
+Every function returns a `Figure` with an Agg canvas of its own, so figures can be drawn in any
+thread and without a display. Captions are not drawn into the pixels; they stand beside the figure,
+where they can be read and wrapped.
 """
 
 import itertools
 import math
-import numbers
-import os
 import textwrap
-import threading
-from collections.abc import Iterable, Mapping
-from io import BytesIO
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import (
-  EngFormatter,
-  FuncFormatter,
-  LogLocator,
-  MaxNLocator,
-  NullFormatter,
-  ScalarFormatter,
-)
+from matplotlib.ticker import FuncFormatter
 
+from report.canvas import (
+  ALARM,
+  DPI,
+  FAINT,
+  GRID,
+  INK,
+  RULE,
+  new_figure,
+  pixels,
+  plain_axes,
+  save,
+  text_width,
+)
+from report.curves import SPLITS, curves
+from report.wording import short
 from tasks.views import Confusion, Images, Scatter, View
 
-DPI = 150
-
-_INK = "#222222"
-_FAINT = "#6b6b6b"
-_GRID = "#e4e4e4"
-_ALARM = "#c8102e"  # a pixel or a value that is not a number
+__all__ = ["DPI", "curves", "draw", "pixels", "samples_over_time", "save"]
 
 # Petroff (2021), ten colours chosen by optimisation for colour-vision deficiency and lightness.
 _CLASSES = (
@@ -55,9 +49,6 @@ _CLASSES = (
   "#92dadd",
 )
 _MARKERS = ("o", "^", "s", "D", "v", "P", "X")  # one more shape for each ten further classes
-# Okabe and Ito (2008); the order is also the order of drawing, so evaluation lies over training.
-_SPLITS = {"train": "#0072b2", "validation": "#d55e00", "test": "#009e73"}
-_OTHER_SPLITS = ("#cc79a7", "#56b4e9", "#000000")
 _SHADES = LinearSegmentedColormap.from_list("share", ["#ffffff", "#9ecae1", "#2171b5", "#08306b"])
 
 
@@ -99,119 +90,6 @@ def samples_over_time(steps_to_images: Mapping[int, np.ndarray]) -> Figure:
   return _image_grid({f"step {step:,}": np.asarray(steps_to_images[step])[:16] for step in steps})
 
 
-def curves(rows: Iterable[Mapping[str, Any]]) -> Figure:
-  """Draws small multiples, one panel a metric, with the splits together.
-
-  Where a metric has several values for one split and step, as after a resume, the last one counts.
-  A value that is not finite breaks its line and is marked by a cross at the foot of the panel.
-  A positive metric that spans more than two decades has a logarithmic axis.
-
-  Args:
-    rows: the lines of metrics.jsonl: "step", "split", optionally "stage", and numbers by name.
-  """
-  rows = list(rows)
-  series = _series(rows)
-  if not series:
-    figure = _new_figure(5.0, 1.2)
-    figure.text(0.5, 0.5, "No metrics were logged.", ha="center", va="center", color=_FAINT)
-    return figure
-
-  splits = _ordered_splits({split for by_split in series.values() for split in by_split})
-  stages = _stages(rows)
-  steps = [row["step"] for row in rows]
-  columns = {1: 1, 2: 2, 4: 2}.get(len(series), 3)
-  count = math.ceil(len(series) / columns)
-  width = 5.4 if columns == 1 else 3.0 * columns if columns == 3 else 4.0 * columns
-  figure = _new_figure(width, 2.15 * count + 0.4, layout="constrained")
-  grid = figure.subplots(count, columns, squeeze=False)
-  for axes in grid.flat[len(series) :]:
-    axes.set_axis_off()
-  broken = False
-  for index, (axes, (name, by_split)) in enumerate(zip(grid.flat, series.items(), strict=False)):
-    for split, colour in splits.items():
-      if split in by_split:
-        broken |= _line(axes, by_split[split], colour)
-    _style_panel(axes, name, by_split, steps)
-    # Nothing stands below the last panel of a column, so that is where the axis needs its name.
-    if index + columns >= len(series):
-      axes.set_xlabel("step", fontsize=8.5, color=_INK)
-    for step, _ in stages[1:]:
-      axes.axvline(step, color=_FAINT, lw=0.9, ls=(0, (4, 3)), alpha=0.6, zorder=0.5)
-
-  handles = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in splits.items()]
-  if broken:
-    cross = Line2D([], [], color=_ALARM, marker="x", ls="", ms=5, label="not finite")
-    handles.append(cross)
-  figure.legend(
-    handles=handles,
-    loc="outside upper left",
-    ncols=max(1, min(len(handles), int(width / 1.3))),
-    frameon=False,
-    fontsize=9,
-    handlelength=1.6,
-  )
-  if len(stages) > 1:
-    # Below the panels and not beside the lines, where a name would lie over the curves.
-    figure.supxlabel(
-      textwrap.fill(_named_stages(stages), int(width * 14)),
-      x=0.01,
-      ha="left",
-      fontsize=8.5,
-      color=_FAINT,
-      parse_math=False,
-    )
-  return figure
-
-
-def save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-  """Writes a PNG at 150 dpi; a reader sees the old file or the whole new one, never a part.
-
-  The same figure gives the same bytes: no date and no version of the drawing library is stored.
-
-  Args:
-    figure: what to write.
-    path: where to; missing folders are made.
-  """
-  path = Path(path)
-  buffer = BytesIO()
-  figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-  try:
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-  return path
-
-
-def pixels(figure: Figure) -> np.ndarray:
-  """The figure as uint8 [H, W, 3], for writers that take arrays."""
-  canvas = FigureCanvasAgg(figure)
-  canvas.draw()
-  return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _new_figure(width: float, height: float, **kwargs) -> Figure:
-  figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white", **kwargs)
-  FigureCanvasAgg(figure)
-  return figure
-
-
-def _text_width(text: str, size: float) -> float:
-  """Inches that the widest line of `text` takes."""
-  renderer = FigureCanvasAgg(Figure(figsize=(1, 1), dpi=DPI)).get_renderer()
-  font = FontProperties(size=size)
-  lines = text.split("\n")
-  return max(renderer.get_text_width_height_descent(x, font, False)[0] for x in lines) / DPI
-
-
-def _short(text: object, width: int) -> str:
-  """One line of at most `width` characters."""
-  text = " ".join(str(text).split())
-  return text if len(text) <= width else text[: width - 1] + "…"
-
-
 # Images
 
 
@@ -229,12 +107,12 @@ def _image_grid(rows: Mapping[str, np.ndarray]) -> Figure:
   labels = {label: _wrapped(label, strip.shape[0], size) for label, strip in strips.items()}
   margin, gap = 18, 9  # pixels
   named = any(label.strip() for label in labels.values())
-  label_width = max(_text_width(label, size) for label in labels.values()) * DPI
+  label_width = max(text_width(label, size) for label in labels.values()) * DPI
   left = margin + (math.ceil(label_width) + 15 if named else 0)
   width = left + max(strip.shape[1] for strip in strips.values()) + margin
   height = 2 * margin + sum(s.shape[0] for s in strips.values()) + gap * (len(strips) - 1)
 
-  figure = _new_figure(width / DPI, height / DPI)
+  figure = new_figure(width / DPI, height / DPI)
   top = height - margin
   for label, strip in strips.items():
     h, w = strip.shape[:2]
@@ -248,7 +126,7 @@ def _image_grid(rows: Mapping[str, np.ndarray]) -> Figure:
       ha="right",
       va="center",
       fontsize=size,
-      color=_INK,
+      color=INK,
       linespacing=1.05,
       parse_math=False,  # a label is a name, whatever dollar signs it holds
     )
@@ -272,7 +150,7 @@ def _rgb(images: np.ndarray, *, label: str) -> np.ndarray:
   lost = ~np.isfinite(values).all(axis=-1)
   scaled = np.rint(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
   scaled = np.repeat(scaled, 3 // scaled.shape[-1], axis=-1)
-  scaled[lost] = tuple(bytes.fromhex(_ALARM[1:]))
+  scaled[lost] = tuple(bytes.fromhex(ALARM[1:]))
   return scaled
 
 
@@ -311,10 +189,10 @@ def _scatter(view: Scatter) -> Figure:
   size = float(np.clip(16000 / max(len(points), 1), 4, 36))
   kwargs = dict(s=size, alpha=0.8 if len(points) < 3000 else 0.55, linewidths=0)
 
-  figure = _new_figure(6.4 if view.labels is not None else 5.4, 5.2, layout="constrained")
+  figure = new_figure(6.4 if view.labels is not None else 5.4, 5.2, layout="constrained")
   axes = figure.add_subplot()
   if view.labels is None:
-    axes.scatter(*points.T, color=_SPLITS["train"], **kwargs)
+    axes.scatter(*points.T, color=SPLITS["train"], **kwargs)
   else:
     labels = np.asarray(view.labels).astype(int)
     if labels.shape != (len(points),):
@@ -345,7 +223,7 @@ def _scatter(view: Scatter) -> Figure:
         ms=6,
         color=_CLASSES[index % len(_CLASSES)],
         marker=_MARKERS[(index // len(_CLASSES)) % len(_MARKERS)],
-        label=_short(view.names[index], 28) if view.names else str(index),
+        label=short(view.names[index], 28) if view.names else str(index),
       )
       for index in classes
     ]
@@ -362,11 +240,9 @@ def _scatter(view: Scatter) -> Figure:
       text.set_parse_math(False)
   axes.set_aspect("equal", adjustable="datalim")
   axes.margins(0.04)
-  axes.grid(color=_GRID, lw=0.7)
-  axes.set_axisbelow(True)
-  axes.set_xlabel(view.axes[0], fontsize=10, color=_INK, parse_math=False)
-  axes.set_ylabel(view.axes[1], fontsize=10, color=_INK, parse_math=False)
-  _plain_spines(axes)
+  plain_axes(axes)
+  axes.set_xlabel(view.axes[0], fontsize=10, color=INK, parse_math=False)
+  axes.set_ylabel(view.axes[1], fontsize=10, color=INK, parse_math=False)
   return figure
 
 
@@ -393,8 +269,8 @@ def _confusion(view: Confusion) -> Figure:
   digits = len(str(int(counts.max())))
   count_size = min(9.0, cell * 72 / (0.68 * max(digits, 3)))
   name_size = min(9.5, max(5.0, cell * 72 * 0.8))
-  names = [_short(name, 28) for name in view.names]
-  name_width = max(_text_width(name, name_size) for name in names)
+  names = [short(name, 28) for name in view.names]
+  name_width = max(text_width(name, name_size) for name in names)
   stride = math.ceil(name_size * 1.15 / (cell * 72))  # names that would touch are left out
   upright = name_width < 0.92 * cell * stride
   slant = math.sin(math.radians(45))
@@ -407,14 +283,14 @@ def _confusion(view: Confusion) -> Figure:
     left = max(left, 0.12 + slant * name_width)
   bottom = 0.12 + 0.22 + name_height + 0.08
   bar = 0.16 + 0.14 + 0.7  # gap, bar, its tick labels and title
-  width = max(left + side + bar, left + _text_width(overall, 11) + 0.15)
+  width = max(left + side + bar, left + text_width(overall, 11) + 0.15)
   height = bottom + side + 0.42
 
-  figure = _new_figure(width, height)
+  figure = new_figure(width, height)
   axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
   shown = axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1, interpolation="nearest", aspect="auto")
   ticks = np.arange(classes)
-  named = dict(labels=names[::stride], fontsize=name_size, color=_INK, parse_math=False)
+  named = dict(labels=names[::stride], fontsize=name_size, color=INK, parse_math=False)
   axes.set_xticks(ticks[::stride], **named)
   axes.set_yticks(ticks[::stride], **named)
   if not upright:
@@ -424,20 +300,20 @@ def _confusion(view: Confusion) -> Figure:
   if written:
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
-    axes.grid(which="minor", color=_GRID, lw=0.6)
+    axes.grid(which="minor", color=GRID, lw=0.6)
     axes.tick_params(which="minor", length=0)
   for spine in axes.spines.values():
-    spine.set(color="#b5b5b5", linewidth=0.7)
+    spine.set(color=RULE, linewidth=0.7)
   # In inches from the corner, so neither title can meet the names.
   middle = (left + side / 2) / width, (bottom + side / 2) / height
   figure.text(middle[0], 0.12 / height, "predicted", ha="center", va="bottom", fontsize=10.5)
   figure.text(0.12 / width, middle[1], "true", va="center", ha="left", rotation=90, fontsize=10.5)
-  figure.text(left / width, (bottom + side + 0.12) / height, overall, fontsize=11, color=_INK)
+  figure.text(left / width, (bottom + side + 0.12) / height, overall, fontsize=11, color=INK)
 
   if written:
     for i, j in itertools.product(range(classes), repeat=2):
       # The shade at 0.6 is equally far from both inks; zeros step back.
-      colour = "white" if shares[i, j] > 0.6 else _INK if counts[i, j] else "#767676"
+      colour = "white" if shares[i, j] > 0.6 else INK if counts[i, j] else "#767676"
       text = f"{int(counts[i, j])}"
       axes.text(j, i, text, ha="center", va="center", fontsize=count_size, color=colour)
 
@@ -445,141 +321,9 @@ def _confusion(view: Confusion) -> Figure:
   tall = min(side, 3.0)
   scale = figure.add_axes((x, (bottom + side - tall) / height, 0.14 / width, tall / height))
   figure.colorbar(shown, cax=scale, ticks=[0, 0.5, 1])
-  scale.tick_params(labelsize=8, length=2, colors=_FAINT)
-  scale.set_ylabel("share of true class", fontsize=8, color=_FAINT, labelpad=5)
+  scale.tick_params(labelsize=8, length=2, colors=FAINT)
+  scale.set_ylabel("share of true class", fontsize=8, color=FAINT, labelpad=5)
   scale.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
   for spine in scale.spines.values():
-    spine.set(color="#b5b5b5", linewidth=0.7)
+    spine.set(color=RULE, linewidth=0.7)
   return figure
-
-
-# Curves
-
-
-def _series(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
-  """Metric to split to step to value, in the order the panels have."""
-  series: dict[str, dict[str, dict[int, float]]] = {}
-  for row in rows:
-    for name, value in row.items():
-      if name in ("step", "split") or isinstance(value, bool):
-        continue
-      if isinstance(value, numbers.Real):
-        series.setdefault(name, {}).setdefault(row["split"], {})[row["step"]] = float(value)
-
-  def place(name: str) -> int:
-    if name == "loss":
-      return 0
-    return 2 if name.rsplit("/", 1)[-1] == "learning_rate" else 1
-
-  return {name: series[name] for name in sorted(series, key=place)}
-
-
-def _ordered_splits(found: set[str]) -> dict[str, str]:
-  others = itertools.cycle(_OTHER_SPLITS)
-  known = {split: colour for split, colour in _SPLITS.items() if split in found}
-  return known | {split: next(others) for split in sorted(found - set(_SPLITS))}
-
-
-def _stages(rows: Iterable[Mapping[str, Any]]) -> list[tuple[int, str]]:
-  """(step where it begins, name) of each stage; one begins where the one before was last seen."""
-  stages: list[tuple[int, str]] = []
-  seen = None
-  for row in sorted((row for row in rows if row.get("stage")), key=lambda row: row["step"]):
-    if not stages or stages[-1][1] != row["stage"]:
-      stages.append((row["step"] if seen is None else seen, row["stage"]))
-    seen = row["step"]
-  return stages
-
-
-def _named_stages(stages: list[tuple[int, str]]) -> str:
-  if len(stages) > 12:
-    return f"Dashed lines: the boundaries of {len(stages)} stages."
-  first, *others = stages
-  names = "".join(f", then {name} from step {step:,}" for step, name in others)
-  return f"Stages: {first[1]}{names} (dashed lines)."
-
-
-def _line(axes: Axes, values: Mapping[int, float], colour: str) -> bool:
-  """Draws one split of one metric; True if some value was not finite."""
-  steps = np.array(sorted(values))
-  heights = np.array([values[step] for step in steps])
-  finite = np.isfinite(heights)
-  few = len(steps) <= 30
-  # A point between two that are not finite belongs to no segment and would not show without one.
-  alone = finite & ~np.r_[False, finite[:-1]] & ~np.r_[finite[1:], False]
-  axes.plot(
-    steps,
-    np.where(finite, heights, np.nan),
-    color=colour,
-    lw=1.3,
-    marker="o",
-    ms=3.2 if len(steps) > 1 else 6,
-    mew=0,
-    markevery=slice(None) if few else np.flatnonzero(alone).tolist(),
-    solid_joinstyle="round",
-  )
-  if not finite.all():
-    axes.plot(
-      steps[~finite],
-      np.full((~finite).sum(), 0.035),
-      transform=axes.get_xaxis_transform(),
-      color=_ALARM,
-      marker="x",
-      ls="",
-      ms=4.5,
-      mew=1.2,
-      clip_on=False,
-      zorder=5,
-    )
-  return not finite.all()
-
-
-def _style_panel(
-  axes: Axes, name: str, by_split: Mapping[str, Mapping[int, float]], steps: list[int]
-) -> None:
-  """Titles, limits, scale and ticks of one panel."""
-  axes.set_title(_short(name, 36), fontsize=9.5, loc="left", color=_INK, pad=4, parse_math=False)
-  axes.grid(color=_GRID, lw=0.7)
-  axes.set_axisbelow(True)
-  _plain_spines(axes)
-  # The same steps in every panel, so that one moment of the run is one place on the page.
-  first, last = min(steps), max(steps)
-  pad = 0.03 * (last - first) or 0.5
-  axes.set_xlim(first - pad, last + pad)
-  if first == last:
-    axes.set_xticks([first])
-  else:
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-  axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-
-  finite = [v for values in by_split.values() for v in values.values() if math.isfinite(v)]
-  if not finite:
-    axes.set_yticks([])
-    axes.text(
-      0.5,
-      0.5,
-      "no finite value",
-      transform=axes.transAxes,
-      ha="center",
-      va="center",
-      fontsize=9,
-      color=_ALARM,
-    )
-  elif min(finite) > 0 and max(finite) / min(finite) > 100:
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(numticks=6))
-    # Plain text: the default would typeset powers through the mathematics parser.
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-  else:
-    formatter = ScalarFormatter(useOffset=False, useMathText=False)
-    formatter.set_powerlimits((-4, 5))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(formatter)
-    axes.yaxis.get_offset_text().set_fontsize(8)
-
-
-def _plain_spines(axes: Axes) -> None:
-  axes.spines[["top", "right"]].set_visible(False)
-  axes.spines[["left", "bottom"]].set(color="#b5b5b5", linewidth=0.8)
-  axes.tick_params(labelsize=8, color="#b5b5b5", length=3, labelcolor=_INK)

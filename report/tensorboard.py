@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from report.writer import Writer, pixels
 
 
-class Events:
+class Events(Writer):
   """Writes scalars and images under `workdir`/tensorboard.
 
   Each split is a run of its own there ("train", "validation", "test"; images are in "figures"), so
@@ -55,28 +55,13 @@ class Events:
 
     Args:
       tag: its name.
-      figure_or_array: a matplotlib Figure, or an array [H, W] or [H, W, C], C 1 or 3: uint8, or
-        floats in [0, 1].
+      figure_or_array: what `report.writer.pixels` takes.
       step: the step it belongs to.
 
     Raises:
-      ValueError: the array has no such shape.
+      ValueError: the array has no shape of a picture.
     """
-    if hasattr(figure_or_array, "savefig"):
-      from report import figures  # matplotlib is loaded only by a run that draws
-
-      array = figures.pixels(figure_or_array)
-    else:
-      array = np.asarray(figure_or_array)
-      if array.ndim == 2:
-        array = array[..., None]
-      if array.ndim != 3 or array.shape[-1] not in (1, 3):
-        raise ValueError(f"{tag}: an image is [H, W] or [H, W, C], C 1 or 3; got {array.shape}")
-      if array.dtype != np.uint8:
-        # Clipped and rounded here, because the writer would wrap 1.01 around to black.
-        scaled = np.clip(np.nan_to_num(array.astype(np.float32)), 0, 1) * 255
-        array = np.rint(scaled).astype(np.uint8)
-      array = np.repeat(array, 3 // array.shape[-1], axis=-1)
+    array = pixels(tag, figure_or_array)
     self._writer("figures").add_image(tag, array, step, dataformats="HWC")
 
   def close(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from looking import Page, clear_border, opened
 from matplotlib.colors import to_rgb
 
-from report import sweep, sweep_figures, wording
+from report import parallel_coordinates, sweep, sweep_figures, wording
 from report.trials import Trial, counts, over_seeds, ranked, varied
 
 
@@ -127,7 +127,7 @@ def _lines(figure) -> dict[str, object]:
 
 def _parallel(trials, importances=(), **settings):
   settings = dict(metric="loss", direction="least") | settings
-  return sweep_figures.parallel_coordinates(trials, importances=dict(importances), **settings)
+  return parallel_coordinates.draw(trials, importances=dict(importances), **settings)
 
 
 def _labels(figure) -> dict[tuple[int, str], float]:
@@ -185,12 +185,12 @@ def test_only_the_most_important_settings_have_an_axis():
   keys = [f"model.k{i}" for i in range(10)]
   trials = [_trial(n, float(n), overrides={key: n for key in keys} | {"seed": n}) for n in range(3)]
   importances = {key: i / 45 for i, key in enumerate(keys)}
-  axes, left_out = sweep_figures.axes_of(trials, importances)
+  axes, left_out = parallel_coordinates.axes_of(trials, importances)
   assert axes == keys[2:]
   assert left_out == [*keys[:2], "seed"]
   assert clear_border(opened(_parallel(trials, importances)))
   seeds = [_trial(n, float(n), overrides={"seed": n}) for n in range(3)]
-  assert sweep_figures.axes_of(seeds, {}) == (["seed"], [])
+  assert parallel_coordinates.axes_of(seeds, {}) == (["seed"], [])
 
 
 def test_a_value_far_out_does_not_flatten_the_others():

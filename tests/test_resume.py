@@ -132,6 +132,7 @@ class StopAt(Stop):
   """A stop that is asked for when the loop has looked `at` times; a look may be several steps."""
 
   def __init__(self, at):
+    super().__init__()
     self._left = at
 
   @property

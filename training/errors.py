@@ -51,6 +51,12 @@ class NumericsError(UserError):
   code, status = "NUMERICS", 6
 
 
+class ResourceError(UserError):
+  """More memory asked for than a device or the host has."""
+
+  code, status = "MEMORY", 7
+
+
 class Interrupted(UserError):
   """SIGINT or SIGTERM arrived; the run was saved and resumes with the same command."""
 

@@ -31,16 +31,21 @@ class Stop:
   """SIGINT and SIGTERM ask for a stop after the step in hand; a second one exits at once."""
 
   def __init__(self):
-    self.requested = False
+    self._signalled = False
+
+  @property
+  def requested(self) -> bool:
+    """Whether to stop."""
+    return self._signalled
 
   def __enter__(self):
     self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}
     return self
 
   def _hear(self, number, frame):
-    if self.requested:
+    if self._signalled:
       os._exit(Interrupted.status)
-    self.requested = True
+    self._signalled = True
 
   def __exit__(self, *_):
     for number, handler in self._before.items():

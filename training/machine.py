@@ -1,16 +1,20 @@
 """The compiled programs of a stage, shared by every run that differs only in seed and numbers."""
 
 import functools
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from data import source as sources
 from training import step as steps
 from training.build import Stage, devices
 from training.evaluate import evaluator
 from training.initial import Before, initial_state
 from training.parallel import Caller, Parallel, Population, Trainer
+
+_PROBES = 5  # dispatches that are timed
 
 
 class Machine:
@@ -53,6 +57,22 @@ class Machine:
   def call(self, state: steps.State, numbers) -> Caller:
     """The trained model of one run; its state lies anywhere, on its own."""
     return Caller(self.stage, numbers, state.weights, state.mutable, compiled=self._called)
+
+
+  def seconds(self, stages: Sequence[Stage]) -> float:
+    """Seconds of one step of all members, the least of a few, after compilation."""
+    join, source = self.parallel.join, self.stage.source
+    train, size = source.split("train"), self.stage.program.examples
+    rows = sources.rows(0, 0, examples=len(train), batch_size=size)
+    feed = join([rows if train.arrays is not None else train.take(rows)] * len(stages))
+    numbers = join([stage.numbers for stage in stages])
+    state = self.initial([jax.random.key(0)] * len(stages), None)
+    found = []
+    for _ in range(_PROBES + 1):
+      before = time.perf_counter()
+      state = jax.block_until_ready(self.trainer(state, [feed], numbers))
+      found.append(time.perf_counter() - before)
+    return min(found[1:])
 
 
 class Machines:

@@ -13,7 +13,7 @@ from training import step as steps
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints
-from training.errors import ConfigError, Interrupted, NumericsError
+from training.errors import ConfigError, Interrupted, NumericsError, ResourceError
 from training.initial import handed_on, measured
 from training.loop import Member, Stop, run_stage
 from training.machine import Machine, Machines
@@ -57,7 +57,7 @@ def train(
           do="run the same command to evaluate it",
         )
     if default is not None:
-      workdirs.write_json(workdir / ".default.json", _resolved(default))
+      workdirs.write_json(workdir / ".default.json", resolved(default))
     from training import look  # matplotlib, for which the first step need not wait
 
     look.finish(workdir, machine, state)
@@ -65,7 +65,7 @@ def train(
     workdir.close()
 
 
-def _resolved(config: Mapping[str, Any]):
+def resolved(config: Mapping[str, Any]):
   """Every default filled in, so that the report lists only what the user changed."""
   try:
     return build(config).config
@@ -120,8 +120,9 @@ def fit(
     Interrupted, NumericsError: see `training.loop.run_stage`.
     CheckpointError: there are checkpoints, and none can be used.
     Uneven: the runs have not come equally far, so they can't go on together.
+    ResourceError: there is not enough memory.
   """
-  with contextlib.ExitStack() as files:
+  with _memory(runs), contextlib.ExitStack() as files:
     checkpoints = [files.enter_context(contextlib.closing(_checkpoints(run))) for run in runs]
     first, state = _resumed(runs, checkpoints, machines)
     stages = runs[0].experiment.stages
@@ -148,6 +149,23 @@ def fit(
       offset = runs[0].experiment.ends[i] - stages[i].training.steps
       state = run_stage(machine, state, members, offset=offset, stop=stop)
   return state, machine, [member.error for member in members]
+
+
+@contextlib.contextmanager
+def _memory(runs: Sequence[Run]):
+  """Says in one line that memory ran out, on a device or on the host."""
+  try:
+    yield
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said):
+      raise
+    raise ResourceError(
+      f"out of memory: {said}"[:200],
+      where=str(runs[0].workdir.path),
+      kept="the checkpoints saved before",
+      do="lower data.batch_size, raise training.microbatches, or set training.remat=True",
+    ) from None
 
 
 class Uneven(Exception):
