@@ -63,6 +63,16 @@ def _parser() -> argparse.ArgumentParser:
       " or raw (latest without averaging)",
     )
 
+  def tracking(sub):
+    sub.add_argument(
+      "--track", default="", metavar="NAMES", help="log to wandb, mlflow, trackio too (a,b)"
+    )
+    sub.add_argument(
+      "--deterministic",
+      action="store_true",
+      help="make accelerators give the same bits every time, at some cost of speed",
+    )
+
   command("list", _list, "print the experiments and what each claims")
   config(command("describe", _describe, "print shapes, parameters and cost; train nothing"))
   sub = command("train", _train, "train an experiment, or go on where its workdir stopped")
@@ -73,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="go on although the run was started with another config",
   )
+  tracking(sub)
   sub = command("evaluate", _evaluate, "measure a trained run and rewrite its evaluation.json")
   workdir(sub)
   weights(sub)
@@ -82,7 +93,18 @@ def _parser() -> argparse.ArgumentParser:
   sub.add_argument("--count", type=int, default=48, help="how many (default 48)")
   sub.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
   workdir(command("report", _report, "draw a trained run's figures again and rewrite its report"))
-  _sweep_options(command("sweep", _sweep, "run many trials of an experiment, and rank them"))
+  sub = command("sweep", _sweep, "run many trials of an experiment, and rank them")
+  _sweep_options(sub)
+  tracking(sub)
+  sub = command("reproduce", _reproduce, "run what claims need, and say whether they hold")
+  sub.add_argument("--config", metavar="FILE[:VARIANT]", help="experiment file")
+  sub.add_argument("--all", action="store_true", help="every experiment, instead of --config")
+  sub.add_argument("--variant", choices=("paper", "small", "smoke"), help="with --all (small)")
+  sub.add_argument("--seeds", type=int, default=0, help="of every run (default: as claimed)")
+  sub.add_argument("--workdir", default="runs/reproduce", metavar="DIR", help="where the runs lie")
+  sub.add_argument("--no-record", action="store_true", help="leave docs/results/ as it is")
+  _engine_options(sub)
+  command("results", _results, "write the tables of results anew from the records")
   sub = command("work", _work, "run the trials that a sweep gave to a job; engines call this")
   workdir(sub)
   sub.add_argument("--job", required=True, help="the job's name")
@@ -173,7 +195,7 @@ def _train(args, overrides):
 
   default = config.load(args.config)
   found = config.override(default, overrides)
-  _start_jax()
+  _start_jax(deterministic=args.deterministic)
   from training import run
 
   run.train(
@@ -182,6 +204,8 @@ def _train(args, overrides):
     command=["python", *sys.argv],
     default=default.to_dict(),
     changed=args.allow_changed_config,
+    name=args.config,
+    track=_names(args.track),
   )
 
 
@@ -222,7 +246,7 @@ def _sweep(args, overrides):
   if not args.config:
     raise ConfigError("sweep needs --config, or --join", do="give --config=FILE:VARIANT")
   found = config.override(config.load(args.config), overrides)
-  _start_jax(controller=True)
+  _start_jax(controller=True, deterministic=args.deterministic)
   from sweeps import run
 
   path, _, variant = args.config.partition(":")
@@ -246,8 +270,52 @@ def _sweep(args, overrides):
     limits=_limits(args),
     command=["python", *sys.argv],
     storage=args.storage,
+    track=_names(args.track),
     retry_failed=args.retry_failed,
   )
+
+
+def _reproduce(args, overrides):
+  from training import config
+  from training.errors import ConfigError
+
+  if bool(args.config) == args.all or (args.config and args.variant):
+    raise ConfigError("reproduce needs --config, or --all", do="give --config=FILE:VARIANT")
+  if overrides:
+    raise ConfigError(
+      "a claim is about its experiment as it stands, without --config overrides",
+      do="use train or sweep to try others",
+    )
+  if args.seeds < 0 or args.seeds == 1:
+    raise ConfigError(f"--seeds={args.seeds}: an interval needs two or more", do="ask for more")
+  if args.config:
+    config.load(args.config)  # a typo is answered at once
+  _start_jax(controller=True)
+  from sweeps import reproduce
+
+  options = {
+    "seeds": args.seeds,
+    "workdir": args.workdir,
+    "engine": _engine(args),
+    "limits": _limits(args),
+    "command": ["python", *sys.argv],
+    "record": not args.no_record,
+  }
+  if args.all:
+    rows = reproduce.reproduce_all(args.variant or "small", **options)
+  else:
+    path, _, variant = args.config.partition(":")
+    judged = reproduce.reproduce(path, variant or "paper", **options)
+    rows = [(path, claim, verdict) for claim, verdict in judged]
+  reproduce.show(rows)
+  return 0 if all(verdict.outcome in ("PASS", "MEASURED") for _, _, verdict in rows) else 1
+
+
+def _results(args, overrides):
+  from sweeps import tables
+
+  for path in tables.regenerate():
+    print(path)
 
 
 def _limits(args):
@@ -269,8 +337,7 @@ def _engine(args):
   from sweeps import engines
 
   options = dict(option.partition("=")[::2] for option in args.engine_option)
-  folder = pathlib.Path(args.workdir)
-  return lambda: engines.make(args.engine, folder, jobs=args.jobs, options=options)
+  return lambda folder: engines.make(args.engine, folder, jobs=args.jobs, options=options)
 
 
 def _work(args, overrides):
@@ -280,7 +347,11 @@ def _work(args, overrides):
   worker.work(args.workdir, args.job)
 
 
-def _start_jax(*, controller: bool = False):
+def _names(text: str) -> list[str]:
+  return [name for name in text.split(",") if name]
+
+
+def _start_jax(*, controller: bool = False, deterministic: bool = False):
   """Turns on the persistent compilation cache, for every program however small."""
   cache = pathlib.Path(
     os.environ["XDG_CACHE_HOME"]
@@ -290,6 +361,12 @@ def _start_jax(*, controller: bool = False):
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "fukugen" / "xla"))
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+  if deterministic:
+    # CPUs and TPUs are; a GPU sums with atomic operations and times its kernels to choose them.
+    flags = os.environ["XLA_FLAGS"] if "XLA_FLAGS" in os.environ else ""
+    os.environ["XLA_FLAGS"] = (
+      f"{flags} --xla_gpu_deterministic_ops=true --xla_gpu_autotune_level=0".strip()
+    )
   if controller:
     import jax
 

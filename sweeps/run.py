@@ -7,7 +7,7 @@ import pathlib
 import shlex
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from report.trials import Trial
@@ -41,6 +41,7 @@ class Plan:
     wanted: how many trials a search makes in all.
     metric: that ranks trials, on the validation split; empty for `training.best`.
     direction: whether the least or the greatest of it is the best; empty for `training.best_is`.
+    ranked: whether who asked wants to see which trial is best.
   """
 
   config: Mapping[str, Any]
@@ -51,6 +52,7 @@ class Plan:
   wanted: int = 0
   metric: str = ""
   direction: str = ""
+  ranked: bool = True
 
 
 def declared(module: types.ModuleType, kind: str, name: str) -> Any:
@@ -153,10 +155,11 @@ def sweep(
   plan: Plan,
   path: str,
   *,
-  engine: Callable[[], Engine],
+  engine: Callable[[pathlib.Path], Engine],
   limits: Limits,
   command: list[str],
   storage: str = "",
+  track: Sequence[str] = (),
   retry_failed: bool = False,
 ) -> list[Trial]:
   """Runs what a plan lacks in a directory, and reports all of it.
@@ -164,10 +167,11 @@ def sweep(
   Args:
     plan: what shall be run.
     path: the sweep's directory; what is there is taken up.
-    engine: makes what runs the jobs, once the plan is known to be good.
+    engine: `(directory) -> engine` that runs the jobs, made once the plan is known to be good.
     limits: how to run it.
     command: what the user typed, for the record.
     storage: where Optuna keeps its study for others to watch; empty for memory.
+    track: trackers that log every trial.
     retry_failed: failed trials and those that took too long are tried again.
 
   Returns:
@@ -192,14 +196,16 @@ def sweep(
     "direction": direction,
   }
   with Stop() as stop:
-    lock, ledger = _claimed(path, asked, command, limits)
+    lock, ledger = _claimed(
+      path, asked, population=limits.population, command=command, track=list(track)
+    )
     try:
       _add(ledger, plan, retry_failed)
       search = _search(plan, first, direction, ledger, storage)
       _announce(plan, ledger, trials, limits, asked)
       controller = Controller(
         ledger,
-        engine(),
+        engine(ledger.path),
         limits,
         command=lambda job: worker(ledger.path, job),
         structure=trials.structure,
@@ -215,13 +221,13 @@ def sweep(
       finally:
         live.close()
         found = controller.trials()
-        _report(ledger, found, command)
+        _report(ledger, found, command, ranked=plan.ranked)
     finally:
       lock.close()
   return found
 
 
-def join(path: str, *, engine: Callable[[], Engine], limits: Limits):
+def join(path: str, *, engine: Callable[[pathlib.Path], Engine], limits: Limits):
   """Works on a sweep that another machine, sharing the directory, has begun.
 
   Raises:
@@ -236,7 +242,7 @@ def join(path: str, *, engine: Callable[[], Engine], limits: Limits):
   with Stop() as stop:
     controller = Controller(
       ledger,
-      engine(),
+      engine(ledger.path),
       limits,
       command=lambda job: worker(ledger.path, job),
       structure=trials.structure,
@@ -288,7 +294,7 @@ def _ranking(plan: Plan, experiment: Experiment) -> tuple[str, str, str]:
   return steps.label(phases, phases[-1], "loss"), "train", "least"
 
 
-def _claimed(path: str, asked: dict[str, Any], command: list[str], limits: Limits):
+def _claimed(path: str, asked: dict[str, Any], **manner: Any):
   """(lock, ledger) of the directory.
 
   Raises:
@@ -311,7 +317,7 @@ def _claimed(path: str, asked: dict[str, Any], command: list[str], limits: Limit
           kept="that sweep is as it was",
           do="give the same command, or another --workdir",
         )
-    ledger.ask({**fresh, "population": limits.population, "command": command})
+    ledger.ask({**fresh, **manner})  # how it is run may change
   except BaseException:
     lock.close()
     raise
@@ -363,7 +369,7 @@ def _announce(plan: Plan, ledger: Ledger, trials: Trials, limits: Limits, asked)
   print(f"  ranked by {asked['direction']} {asked['metric']} on {asked['split']}", flush=True)
 
 
-def _report(ledger: Ledger, found: list[Trial], command: list[str]):
+def _report(ledger: Ledger, found: list[Trial], command: list[str], *, ranked: bool):
   """The ranked table on the terminal, and the report, figures and CSV in the directory."""
   from rich.console import Console
 
@@ -372,7 +378,8 @@ def _report(ledger: Ledger, found: list[Trial], command: list[str]):
 
   asked = ledger.asked()
   shown = {"metric": asked["metric"], "direction": asked["direction"]}
-  Console().print(display.terminal_table(found, **shown))
+  if ranked:
+    Console().print(display.terminal_table(found, **shown))
   environments = [ledger.workdir(trial.id) / "environment.json" for trial in found]
   environment = next((json.loads(p.read_text()) for p in environments if p.exists()), {})
   path = reports.write(

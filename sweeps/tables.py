@@ -240,7 +240,9 @@ def regenerated(root: pathlib.Path = pathlib.Path()) -> dict[pathlib.Path, str]:
   }
 
 
-def regenerate(root: pathlib.Path = pathlib.Path()):
-  """Writes both tables."""
-  for path, text in regenerated(root).items():
+def regenerate(root: pathlib.Path = pathlib.Path()) -> list[pathlib.Path]:
+  """Writes both tables, and returns where."""
+  fresh = regenerated(root)
+  for path, text in fresh.items():
     write_text(path, text)
+  return list(fresh)

@@ -60,6 +60,7 @@ class Worker:
     asked = ledger.asked()
     self._base, self._metric = asked["config"], asked["metric"]
     self._split, self._command = asked["split"], asked["command"]
+    self._title, self._track = asked["title"], tuple(asked["track"])
     self._default = run.resolved(self._base)
     self._machines: dict[tuple[str, int], Machines] = {}
     self._where = _where()
@@ -164,7 +165,14 @@ class Worker:
           workdir.claim(experiment.config)
           workdirs.write_json(workdir / ".default.json", self._default)
         runs = [
-          run.Run(experiment, workdir, self._command, watched=False)
+          run.Run(
+            experiment,
+            workdir,
+            self._command,
+            watched=False,
+            name=f"{self._title} trial {workdir.path.name}",
+            track=self._track,
+          )
           for experiment, workdir in zip(experiments, workdirs_, strict=True)
         ]
         state, machine, errors = run.fit(runs, machines, stop=stop)

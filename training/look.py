@@ -1,5 +1,6 @@
 """A trained run looked at: measured, drawn, sampled from, reported."""
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from report import figures, html
 from report.tensorboard import Events
+from report.writer import Writer
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Stage, build, check_shares
@@ -62,7 +64,8 @@ def report(path: str):
   workdir = Workdir(path, trained=True)
   try:
     machine, state = trained(workdir, "latest")
-    _draw(workdir, machine, state)
+    with contextlib.closing(Events(workdir.path, purge_step=None)) as events:
+      _draw(workdir, machine, state, events)
     print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
   finally:
     workdir.close()
@@ -78,12 +81,12 @@ def describe(config: Mapping[str, Any]):
     tables(stage, stage_shapes(stage))
 
 
-def finish(workdir: Workdir, machine: Machine, state: steps.State):
+def finish(workdir: Workdir, machine: Machine, state: steps.State, events: Writer):
   """Evaluates, draws and reports a run that has just been trained."""
   (found,) = measure(machine, state, [machine.stage])
   for line in write_evaluation(workdir, machine.stage, state, found, "latest"):
     print(line, flush=True)
-  _draw(workdir, machine, state)
+  _draw(workdir, machine, state, events)
   print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
 
 
@@ -129,7 +132,7 @@ def write_evaluation(workdir: Workdir, stage: Stage, state: steps.State, found, 
   return lines
 
 
-def _draw(workdir: Workdir, machine: Machine, state: steps.State):
+def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer):
   stage = machine.stage
   folder = workdir / "figures"
   folder.mkdir(exist_ok=True)
@@ -145,11 +148,7 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State):
   if over_time:
     drawn["samples_over_time"] = figures.samples_over_time(over_time)
     captions["samples_over_time"] = "The same noise at every evaluation, by training step."
-  events = Events(workdir.path, purge_step=None)
-  try:
-    for name, figure in drawn.items():
-      figures.save(figure, folder / f"{name}.png")
-      events.image(name, figure, int(state.step))
-  finally:
-    events.close()
+  for name, figure in drawn.items():
+    figures.save(figure, folder / f"{name}.png")
+    events.image(name, figure, int(state.step))
   workdirs.write_json(folder / "captions.json", captions)

@@ -58,7 +58,6 @@ class Machine:
     """The trained model of one run; its state lies anywhere, on its own."""
     return Caller(self.stage, numbers, state.weights, state.mutable, compiled=self._called)
 
-
   def seconds(self, stages: Sequence[Stage]) -> float:
     """Seconds of one step of all members, the least of a few, after compilation."""
     join, source = self.parallel.join, self.stage.source

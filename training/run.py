@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from report.tensorboard import Events
-from training import restore
+from report.writer import Writer
+from training import restore, writers
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
@@ -28,6 +28,8 @@ def train(
   command: list[str],
   default: Mapping[str, Any] | None = None,
   changed: bool = False,
+  name: str = "",
+  track: Sequence[str] = (),
 ):
   """Trains, or goes on training, the run in a workdir; then evaluates, draws and reports it.
 
@@ -37,6 +39,8 @@ def train(
     command: what the user typed, for the record.
     default: the experiment's config without overrides, for the report.
     changed: go on although the run was started with another config.
+    name: of the experiment, for trackers.
+    track: trackers that log the run besides metrics.jsonl and TensorBoard.
 
   Raises:
     UserError: whatever the user can mend, Interrupted among them.
@@ -47,7 +51,7 @@ def train(
   try:
     workdir.claim(experiment.config, changed=changed)
     with Stop() as stop:
-      run = Run(experiment, workdir, command=command)
+      run = Run(experiment, workdir, command, name=name, track=tuple(track))
       state, machine, _ = fit([run], Machines(), stop=stop)
       if stop.requested:
         raise Interrupted(
@@ -60,7 +64,8 @@ def train(
       workdirs.write_json(workdir / ".default.json", resolved(default))
     from training import look  # matplotlib, for which the first step need not wait
 
-    look.finish(workdir, machine, state)
+    with contextlib.closing(writer(run, experiment.ends[-1])) as events:
+      look.finish(workdir, machine, state, events)
   finally:
     workdir.close()
 
@@ -104,6 +109,8 @@ class Run(NamedTuple):
   workdir: Workdir
   command: list[str]  # that the user typed
   watched: bool = True  # keep samples at every evaluation
+  name: str = ""  # of the experiment, for trackers
+  track: tuple[str, ...] = ()  # trackers
 
 
 def fit(
@@ -131,8 +138,7 @@ def fit(
     members = []
     for run, own in zip(runs, checkpoints, strict=True):
       run.workdir.rows.trim(done)
-      events = Events(run.workdir.path, purge_step=done + 1 if done else None)
-      files.enter_context(contextlib.closing(events))
+      events = files.enter_context(contextlib.closing(writer(run, done)))
       members.append(Member(run.experiment.stages[0], 0, run.workdir, own, events))
 
     for i in range(first, len(stages)):
@@ -166,6 +172,13 @@ def _memory(runs: Sequence[Run]):
       kept="the checkpoints saved before",
       do="lower data.batch_size, raise training.microbatches, or set training.remat=True",
     ) from None
+
+
+def writer(run: Run, step: int) -> Writer:
+  """Where a run that goes on from `step` logs besides its own files."""
+  return writers.opened(
+    run.workdir, run.experiment.config, name=run.name, track=run.track, step=step
+  )
 
 
 class Uneven(Exception):
