@@ -5,7 +5,7 @@ killed, what is there is true:
 
   sweep.json             what was asked
   trials/0003/           the workdir of a trial, and in it trial.json, its entry
-  trials/0003/claim      who works on it; its age says whether they still do
+  trials/0003/claim.1    who works on it; its age says whether they still do
   jobs/HOST-PID-1.json   what a job was given to do; .log beside it is what it printed
   workers/HOST-PID       the controllers that are alive, by their age
 
@@ -161,31 +161,44 @@ class Ledger:
 
   def claim(self, trial: int) -> bool:
     """Whether the trial is now ours to run; of any number of machines one gets it."""
-    file = self.workdir(trial) / "claim"
-    if not self._fresh(file):
-      # Of all who find it stale, one moves it away; the others find nothing to move.
-      with contextlib.suppress(FileNotFoundError):
-        file.rename(file.with_name(f".claim.{self.me}"))
+    number = self._claims(trial)
+    if number and self._fresh(self._claim(trial, number)):
+      return False
+    # Claims are numbered and none is ever removed, so who looked too early finds the number taken.
+    # A link appears whole or not at all, also between machines.
+    written = self.workdir(trial) / f".claim.{self.me}"
+    written.write_text(self.me, encoding="utf-8")
     try:
-      with open(file, "x", encoding="utf-8") as written:
-        written.write(self.me)
+      os.link(written, self._claim(trial, number + 1))
     except FileExistsError:
       return False
+    finally:
+      written.unlink()
     return True
 
   def release(self, trial: int):
-    (self.workdir(trial) / "claim").unlink(missing_ok=True)
+    """Gives up a claim of ours."""
+    number = self._claims(trial)
+    if number and self._claim(trial, number).read_text(encoding="utf-8") == self.me:
+      workdirs.write_text(self._claim(trial, number), "")
 
   def claimed(self, trial: int) -> bool:
     """Whether anybody who is alive has the trial."""
-    return self._fresh(self.workdir(trial) / "claim")
+    number = self._claims(trial)
+    return number > 0 and self._fresh(self._claim(trial, number))
+
+  def _claims(self, trial: int) -> int:
+    """How many claims there have been; the last one counts."""
+    return len(list(self.workdir(trial).glob("claim.*")))
+
+  def _claim(self, trial: int, number: int) -> pathlib.Path:
+    return self.workdir(trial) / f"claim.{number}"
 
   def alive(self, trials: Sequence[int]):
     """A sign of life, for oneself and for the trials that one has claimed."""
     _touch(self.path / "workers" / self.me)
     for trial in trials:
-      with contextlib.suppress(FileNotFoundError):
-        os.utime(self.workdir(trial) / "claim")
+      os.utime(self._claim(trial, self._claims(trial)))
 
   def gone(self):
     """Leaves the sweep."""
@@ -202,7 +215,7 @@ class Ledger:
       owner = file.name if file.parent.name == "workers" else file.read_text(encoding="utf-8")
     except FileNotFoundError:
       return False
-    return age < _LEASE and not _dead(owner)
+    return bool(owner) and age < _LEASE and not _dead(owner)
 
   def _now(self) -> float:
     clock = self.path / "workers" / f".clock.{self.me}"

@@ -145,7 +145,9 @@ def test_every_model_names_its_activations_type(path):
 
 
 @pytest.mark.parametrize(
-  "path", [p for p in files() if p.parts[0] in ("models", "tasks", "data", "training", "sweeps")], ids=str
+  "path",
+  [p for p in files() if p.parts[0] in ("models", "tasks", "data", "training", "sweeps")],
+  ids=str,
 )
 def test_public_things_are_documented(path):
   for node in tree(path).body:

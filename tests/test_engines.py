@@ -162,7 +162,9 @@ array = re.search(r"--array=0-(\\d+)", script.read_text())
 for i in range(int(array[1]) + 1) if array else [None]:
   name = f"{number}_{i}" if array else str(number)
   state(name, "PENDING")
-  subprocess.Popen([home / "node", name, script], start_new_session=True)
+  with open(home / f"{name}.out", "w") as output:
+    both = {"stdout": output, "stderr": output}
+    subprocess.Popen([home / "node", name, script], start_new_session=True, **both)
 print("Submitted batch job", number)
 """
 NODE = """
@@ -279,10 +281,9 @@ def test_submitit_runs_stops_and_requeues_jobs(submitit, jobs, slurm, monkeypatc
   assert not never.log.exists()
 
 
+@pytest.mark.parametrize("submitit", ["slurm"], indirect=True)
 def test_slurm_is_asked_for_one_array_of_what_the_settings_say(submitit, jobs, slurm):
   engine, _ = submitit
-  if engine._settings.cluster != "slurm":
-    pytest.skip("only SLURM has arrays")
   for name in "abc":
     engine.submit(jobs(name, 1))
   assert statuses(engine, 3) == dict.fromkeys("abc", 0)
@@ -315,10 +316,9 @@ def test_slurm_loses_a_job_that_ends_without_a_result(submitit, jobs, monkeypatc
   assert job.log.read_text().splitlines()[-1].startswith("saved")
 
 
+@pytest.mark.parametrize("submitit", ["slurm"], indirect=True)
 def test_what_slurm_cannot_do_is_a_user_error(submitit, jobs, slurm, tmp_path, monkeypatch):
   engine, _ = submitit
-  if engine._settings.cluster != "slurm":
-    pytest.skip("only SLURM refuses jobs")
   blocked = tmp_path / "file"
   blocked.write_text("")
   engine.submit(jobs("a", 1)._replace(log=blocked / "a.log"))
@@ -326,7 +326,7 @@ def test_what_slurm_cannot_do_is_a_user_error(submitit, jobs, slurm, tmp_path, m
     statuses(engine, 1)
   (slurm / "sbatch").write_text("#!/bin/sh\necho 'invalid partition: gpu' >&2; exit 1\n")
   engine.submit(jobs("b", 1))
-  with pytest.raises(ConfigError, match="sbatch refuses the jobs: .*invalid partition: gpu"):
+  with pytest.raises(ConfigError, match=r"sbatch refuses the jobs: .*invalid partition: gpu"):
     engine.ended()
   monkeypatch.setenv("PATH", "/nowhere")
   with pytest.raises(ConfigError, match="no srun"):
@@ -354,14 +354,16 @@ def cluster():
 
 @pytest.fixture
 def ray(cluster):
+  own = lambda *_: None  # noqa: E731
+  before = signal.signal(signal.SIGTERM, own)
   engine = ray_engine.Ray(ray_engine.Settings(address=cluster.address, grace=5))
   yield engine
   engine.close()
+  # Not Ray's, which would leave at once.
+  assert signal.signal(signal.SIGTERM, before) is own
 
 
 def test_ray_runs_and_stops_jobs_on_every_node(ray, jobs):
-  handler = signal.getsignal(signal.SIGTERM)
-  assert handler is signal.SIG_DFL  # and not Ray's, which leaves at once
   assert ray.free() == 2
   wrong, running = jobs("wrong", code="import sys; sys.exit(3)"), jobs("running", 600)
   beside, waiting = jobs("beside", 600), jobs("waiting", 1)
@@ -385,7 +387,7 @@ def test_ray_runs_and_stops_jobs_on_every_node(ray, jobs):
 
 
 def test_ray_loses_a_job_with_its_node(ray, cluster, jobs):
-  first, second = jobs("first", 60), jobs("second", 60)
+  first, second = jobs("first", 40), jobs("second", 40)
   for job in (first, second):
     ray.submit(job)
   until(lambda: counted(first) and counted(second), "a start")
@@ -397,7 +399,7 @@ def test_ray_loses_a_job_with_its_node(ray, cluster, jobs):
   assert until(ray.ended, "a lost job") == [Ended(lost.id, None, process.place())]
   until(lambda: not alive(pid_of(lost)), "the end of the orphan")
   saved = counted(lost)
-  assert 0 < saved < 60
+  assert 0 < saved < 40
   until(lambda: ray.free() == 0, "the dead node to be forgotten")
   ray.submit(lost)
   assert statuses(ray, 2) == {kept.id: 0, lost.id: 0}

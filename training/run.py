@@ -163,8 +163,9 @@ def _memory(runs: Sequence[Run]):
   try:
     yield
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if not (isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said):
+    said = str(error) or type(error).__name__
+    short = "RESOURCE_EXHAUSTED" in said or "out of memory" in said.lower()
+    if not (short or isinstance(error, MemoryError)):
       raise
     raise ResourceError(
       f"out of memory: {said}"[:200],

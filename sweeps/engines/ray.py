@@ -71,6 +71,7 @@ class Ray(Engine):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     self._ray = package("ray")
     self._settings = settings
+    self.accelerated = settings.num_gpus > 0
     self._tasks: dict[str, _Task] = {}
     self._ended: list[Ended] = []
     self._connect()
@@ -146,10 +147,10 @@ class Ray(Engine):
       if isinstance(result, _Started):
         task.started = result
         return
-      if isinstance(result, str):
-        raise refused(task.job, "a node", result)
       status = result
     del self._tasks[task.job.id]
+    if isinstance(status, str):
+      raise refused(task.job, "a node", status)
     self._ended.append(Ended(task.job.id, status, task.where))
 
   def cancel(self, job_id: str) -> None:
@@ -179,7 +180,14 @@ class Ray(Engine):
     while self._tasks and time.monotonic() < deadline:
       self._poll()
       time.sleep(0.05)
+    self._ended += [Ended(job_id, None, task.where) for job_id, task in self._tasks.items()]
+    self._tasks.clear()
     self._ray.shutdown()
+
+
+def make(settings: Settings, folder: pathlib.Path) -> Ray:
+  """The engine for a sweep in `folder`."""
+  return Ray(settings)
 
 
 @contextlib.contextmanager

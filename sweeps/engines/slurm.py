@@ -65,6 +65,7 @@ class Slurm(Engine):
 
   def __init__(self, settings: Settings, folder: pathlib.Path):
     self._settings = settings
+    self.accelerated = settings.gpus > 0
     self._submitit = package("submitit")
     self._unsent: list[Job] = []
     self._sent: dict[str, _Sent] = {}
@@ -140,14 +141,14 @@ class Slurm(Engine):
       # Its errors are submitit's own: it gave the job up.
       with contextlib.suppress(self._submitit.core.utils.UncompletedJobError):
         status, where = sent.handle.result()
-      if isinstance(status, str):
-        raise refused(sent.job, where, status)
     elif not sent.cancelled:
       now = time.monotonic()
       sent.missing_since = sent.missing_since or now
       if now - sent.missing_since < _LAG:
         return
     del self._sent[sent.job.id]
+    if isinstance(status, str):
+      raise refused(sent.job, where, status)
     self._ended.append(Ended(sent.job.id, status, where))
 
   def cancel(self, job_id: str) -> None:
@@ -157,7 +158,7 @@ class Slurm(Engine):
       self._ended.append(Ended(job_id, -signal.SIGTERM, self.where(job_id)))
     if job_id in self._sent and not self._sent[job_id].cancelled:
       self._sent[job_id].cancelled = True
-      self._sent[job_id].handle.cancel()
+      self._sent[job_id].handle.cancel(check=False)  # it may have ended by itself just now
 
   def where(self, job_id: str) -> str:
     if job_id in self._sent:
@@ -171,6 +172,13 @@ class Slurm(Engine):
     while self._sent and time.monotonic() < deadline:
       self._poll()
       time.sleep(0.1)
+    self._ended += [Ended(job_id, None, self.where(job_id)) for job_id in self._sent]
+    self._sent.clear()
+
+
+def make(settings: Settings, folder: pathlib.Path) -> Slurm:
+  """The engine for a sweep in `folder`, in which submitit's files are kept too."""
+  return Slurm(settings, folder / "submitit")
 
 
 class _Command:
