@@ -7,6 +7,7 @@ is given; what submitit writes into that, and what happens on the node, is the r
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -407,11 +408,56 @@ def test_ray_loses_a_job_with_its_node(ray, cluster, jobs):
   assert log[:1] + log[-2:] == ["from 0", f"from {saved}", "done"]
 
 
-def test_ray_says_what_is_wrong(ray, jobs, tmp_path):
-  blocked = tmp_path / "file"
-  blocked.write_text("")
-  ray.submit(jobs("a", 1)._replace(log=blocked / "a.log"))
-  with pytest.raises(StorageError, match=r"could not start job a .*same path"):
-    statuses(ray, 1)
-  with pytest.raises(ConfigError, match=r"no Ray cluster at '127\.0\.0\.1:9'"):
-    ray_engine.Ray(ray_engine.Settings(address="127.0.0.1:9"))
+def test_an_address_without_a_cluster_is_a_user_error():
+  pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
+  for address in ("127.0.0.1:9", "nowhere.invalid:6379"):
+    with pytest.raises(ConfigError, match=f"no Ray cluster at '{re.escape(address)}'"):
+      ray_engine.Ray(ray_engine.Settings(address=address))
+
+
+def test_ray_of_this_machine_alone_is_started_without_a_fork(jobs, tmp_path):
+  pytest.importorskip("ray", reason="ray is not installed (requirements-cluster.txt)")
+  fine, blocked = jobs("fine", 1), tmp_path / "file" / "a.log"
+  blocked.parent.write_text("")
+  # Another process, because Ray settles how clusters trust each other once in each; and one that
+  # has computed with JAX, as a sweep's has, and must not be forked.
+  code = f"""
+    import pathlib, time, warnings
+    import jax.numpy as jnp
+    from sweeps.engines import Job
+    from sweeps.engines import ray
+    from training.errors import UserError
+    jnp.zeros(3).sum()
+    warnings.simplefilter("error")
+    engine = ray.make(ray.Settings(num_cpus=0.5, maximum=3, grace=5), pathlib.Path())
+    print(engine.free())
+    engine.submit(Job("fine", {fine.command!r}, pathlib.Path({str(fine.log)!r})))
+    engine.submit(Job("blocked", [], pathlib.Path({str(blocked)!r})))
+    count = 0
+    while count < 2:
+      try:
+        for ended in engine.ended():
+          count += 1
+          print(ended)
+      except UserError as error:
+        count += 1
+        print(error)
+      time.sleep(0.1)
+    engine.close()
+    print(engine.ended())
+  """
+  done = subprocess.run(
+    [sys.executable, "-c", textwrap.dedent(code)],
+    env={**os.environ, "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    timeout=2 * PATIENCE,
+  )
+  assert "fork" not in done.stderr
+  assert done.returncode == 0, done.stderr
+  room, *ended, last = done.stdout.splitlines()
+  assert (room, last) == ("3", "[]")
+  fine_ended, blocked_ended = sorted(ended)
+  assert fine_ended == str(Ended("fine", 0, process.place()))
+  assert "could not start job blocked" in blocked_ended
+  assert "Errno" in blocked_ended

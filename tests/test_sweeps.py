@@ -413,7 +413,12 @@ def test_a_trial_is_claimed_by_one(tmp_path):
     for thread in threads:
       thread.join()
     assert len(taken) == round + 1
+    ledger.me = "elsewhere-none"
+    ledger.release(trial)  # not ours: nothing happens
+    assert ledger.claimed(trial)
+    ledger.me = f"elsewhere-{taken[-1]}"
     ledger.release(trial)
+    assert not ledger.claimed(trial)
 
 
 def test_a_claim_without_a_sign_of_life_is_anybodys(tmp_path):
@@ -543,6 +548,7 @@ while True:
     ledger.write(entry)
     if SICK:
       os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)
     ledger.write(entry.ended("done", status=0, value=1.0))
   done = len(batches)
   if closed:

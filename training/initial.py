@@ -5,9 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from training import step as steps
 from training.build import Stage, reading
+
+_MODEL, _STEPS, _ORDER = range(3)  # streams of randomness of a stage
+
+
+def order_seed(key: jax.Array) -> int:
+  """The seed of a stage's order of examples, for `data.source.rows`."""
+  high, low = np.asarray(jax.random.key_data(jax.random.fold_in(key, _ORDER)))
+  return (int(high) << 32) + int(low)
 
 
 class Before(NamedTuple):
@@ -30,7 +39,7 @@ def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.St
   image = jax.eval_shape(stage.program.transform, stored, keys)["image"]
 
   def init(key, before):
-    model_key, rng = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    model_key, rng = jax.random.fold_in(key, _MODEL), jax.random.fold_in(key, _STEPS)
     variables = stage.model.init({"params": model_key}, jnp.zeros((1, *image.shape[1:])))
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     params = variables["params"]

@@ -14,7 +14,7 @@ from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints
 from training.errors import ConfigError, Interrupted, NumericsError, ResourceError
-from training.initial import handed_on, measured
+from training.initial import handed_on, measured, order_seed
 from training.loop import Member, Stop, run_stage
 from training.machine import Machine, Machines
 from training.parallel import to_host
@@ -144,12 +144,11 @@ def fit(
     for i in range(first, len(stages)):
       machine = machines.of(stages[i])
       if state is None or i > first:
-        keys = [jax.random.fold_in(jax.random.key(run.experiment.run.seed), i) for run in runs]
+        keys = [stage_key(run.experiment, i) for run in runs]
         state = machine.initial(keys, _before(runs, state, machine))
       for run, member in zip(runs, members, strict=True):
         member.stage = run.experiment.stages[i]
-        # The order of examples differs between stages and between seeds.
-        member.seed = run.experiment.run.seed + (i << 32)
+        member.seed = order_seed(stage_key(run.experiment, i))
         member.best = restore.best_so_far(member.checkpoints, member.stage)
         member.watch = _watcher(run.workdir, machine, member.stage) if run.watched else None
       offset = runs[0].experiment.ends[i] - stages[i].training.steps
@@ -180,6 +179,11 @@ def writer(run: Run, step: int) -> Writer:
   return writers.opened(
     run.workdir, run.experiment.config, name=run.name, track=run.track, step=step
   )
+
+
+def stage_key(experiment: Experiment, i: int) -> jax.Array:
+  """The key of stage `i`, from which everything random in it derives."""
+  return jax.random.fold_in(jax.random.key(experiment.run.seed), i)
 
 
 class Uneven(Exception):

@@ -34,17 +34,24 @@ def get_config(variant="paper"):
       task=dict(name="elbo", beta=1.0),
       data=dict(name="digits", batch_size=100, binarize="dynamic"),
       optimizer=dict(name="adagrad", learning_rate=0.01),
-      training=dict(steps=20_000, log_every=200, eval_every=2_000, checkpoint_every=5_000),
+      training=dict(
+        steps=20_000,
+        log_every=200,
+        eval_every=2_000,
+        checkpoint_every=5_000,
+        best="elbo",
+        best_is="greatest",
+      ),
     )
   )
   if variant != "paper":
     config.model = ConfigDict(dict(name="vae.gaussian", hidden=128, latents=8))
     config.optimizer = ConfigDict(dict(name="adam", learning_rate=1e-3, schedule="cosine"))
-    config.training = ConfigDict(
+    config.training.update(
       dict(steps=6_000, log_every=100, eval_every=1_000, checkpoint_every=2_000)
     )
   if variant == "smoke":
-    config.training = ConfigDict(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))
+    config.training.update(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))
   return config
 
 

@@ -10,6 +10,8 @@ Data      paper: MNIST. small and smoke: Fashion-MNIST (`apt-get install dataset
 
 from ml_collections import ConfigDict
 
+from sweeps.space import grid
+
 CLAIMS = [
   dict(
     name="elbo",
@@ -33,7 +35,9 @@ def get_config(variant="paper"):
         task=dict(name="elbo"),
         data=dict(name="idx:mnist", batch_size=100, binarize="dynamic"),
         optimizer=dict(name="adagrad", learning_rate=0.02),
-        training=dict(steps=550_000, eval_every=5_500, checkpoint_every=5_500),
+        training=dict(
+          steps=550_000, eval_every=5_500, checkpoint_every=5_500, best="elbo", best_is="greatest"
+        ),
       )
     )
   config = ConfigDict(
@@ -43,16 +47,17 @@ def get_config(variant="paper"):
       task=dict(name="elbo"),
       data=dict(name="idx:fashion_mnist", batch_size=128, binarize="dynamic"),
       optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
-      training=dict(steps=4_300, eval_every=860, checkpoint_every=860),
+      training=dict(
+        steps=4_300, eval_every=860, checkpoint_every=860, best="elbo", best_is="greatest"
+      ),
     )
   )
   if variant == "smoke":
     config.data.update(dict(train_examples=512, validation=200, test_examples=200))
-    config.training = ConfigDict(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))
+    config.training.update(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))
   return config
 
 
 def sweep_latents():
   """The paper's figure 2."""
-  for latents in (3, 5, 10, 20, 200):
-    yield {"model.latents": latents}
+  return grid({"model.latents": (3, 5, 10, 20, 200)})

@@ -7,13 +7,22 @@ import os
 import pathlib
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
-from sweeps.engines import Ended, Engine, Job, package, process, refused
+from sweeps.engines import Ended, Engine, Job, leash, package, process, refused
 from training.errors import ConfigError
+
+_NODE = """
+import ray, sys
+node = ray.init(address="local", include_dashboard=False, log_to_driver=False)
+print("address", node.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +78,21 @@ class Ray(Engine):
 
   def __init__(self, settings: Settings):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not settings.address:
+      # What Ray wants of a cluster that it starts, and does not expect of one at an address. It is
+      # read when the package is imported.
+      os.environ.setdefault("RAY_AUTH_MODE", "token")
     self._ray = package("ray")
     self._settings = settings
     self.accelerated = settings.num_gpus > 0
     self._tasks: dict[str, _Task] = {}
     self._ended: list[Ended] = []
-    self._connect()
+    self._node: subprocess.Popen | None = None
+    try:
+      self._connect()
+    except BaseException:
+      self._disconnect()
+      raise
     self._run = self._ray.remote(_run).options(
       num_cpus=settings.num_cpus,
       num_gpus=settings.num_gpus,
@@ -84,24 +102,43 @@ class Ray(Engine):
     self._stop = self._ray.remote(_stop)
 
   def _connect(self) -> None:
-    address = self._settings.address
-    # A cluster that runs already has decided whether it has a dashboard.
-    new = {} if address else {"include_dashboard": False}
+    address = self._settings.address or self._start_node()
     try:
       if ":" in address:
         # Ray itself would try for minutes.
         host, _, port = address.rpartition(":")
         socket.create_connection((host, port), timeout=10).close()
       with _own_signals():
-        self._ray.init(
-          address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **new
-        )
+        self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except OSError as error:
       raise ConfigError(
         f"there is no Ray cluster at {address!r} ({error})",
         kept="the sweep is as it was",
         do="start one with `ray start --head`, or leave the engine's address empty",
       ) from None
+
+  def _start_node(self) -> str:
+    """Starts a cluster of this machine alone; returns its address."""
+    # In a process of its own, because Ray forks the one that it starts nodes from, and this one may
+    # have loaded JAX. It ends with its stdin.
+    self._node = subprocess.Popen(
+      leash.leashed([sys.executable, "-c", _NODE]),
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      text=True,
+      start_new_session=True,
+    )
+    said = (line.split() for line in iter(self._node.stdout.readline, ""))
+    address = next((words[1] for words in said if words[:1] == ["address"]), None)
+    if address is None:
+      raise ConfigError(
+        "no Ray could be started on this machine",
+        where="/tmp/ray/session_latest/logs",
+        kept="the sweep is as it was",
+        do="see its logs, or use --engine=local",
+      )
+    return address
 
   def free(self) -> int:
     room = self._settings.maximum
@@ -182,7 +219,13 @@ class Ray(Engine):
       time.sleep(0.05)
     self._ended += [Ended(job_id, None, task.where) for job_id, task in self._tasks.items()]
     self._tasks.clear()
+    self._disconnect()
+
+  def _disconnect(self) -> None:
     self._ray.shutdown()
+    if self._node is not None:
+      self._node.communicate()
+      self._node = None
 
 
 def make(settings: Settings, folder: pathlib.Path) -> Ray:
