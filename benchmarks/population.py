@@ -1,8 +1,8 @@
 """Eight small VAEs in one program against eight processes: `python benchmarks/population.py`.
 
-The trials differ in learning rate, beta and seed. Each way is the whole sweep command from an empty
-directory; what the command takes when everything is done already (imports, plan, report) is the same
-for all ways and measured too, so that it can be subtracted. The ways are interleaved, and the
+The trials differ in learning rate and beta. Each way is the whole sweep command from an empty
+directory; what the command takes when all is done already (imports, plan, report) is the same for
+all ways and measured too, so that it can be subtracted. The ways are interleaved, and the
 compilation cache is warm for all of them.
 """
 

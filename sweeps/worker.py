@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from sweeps.ledger import Entry, Ledger
+from sweeps.ledger import LIVE, Entry, Ledger
 from training import config, look, run
 from training import workdir as workdirs
 from training.build import Experiment, build
@@ -72,7 +72,10 @@ class Worker:
       Interrupted: SIGTERM or SIGINT came; the trial in hand is saved.
     """
     for batch in self._batches():
-      self._run([self._ledger.read(trial) for trial in batch])
+      entries = [self._ledger.read(trial) for trial in batch]
+      # A job that SLURM put back into its queue begins its list anew.
+      if entries := [entry for entry in entries if entry.state in LIVE]:
+        self._run(entries)
 
   def _batches(self) -> Iterator[list[int]]:
     done = 0

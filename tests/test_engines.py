@@ -23,10 +23,11 @@ from training.errors import ConfigError, StorageError
 
 PATIENCE = 60  # seconds, of which a busy machine may need many
 
-# Counts to argv[2] in the file argv[1], ten a second, from where the file says.
+# Counts to argv[2] in the file argv[1], ten a second, from where the file says; takes argv[3]
+# seconds to save.
 WORKER = """
 import os, pathlib, signal, sys, time
-state, last = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+state, last, pause = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 stopping = []
 signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
 step = int(state.read_text()) if state.exists() else 0
@@ -37,6 +38,7 @@ while step < last:
   time.sleep(0.1)
   state.write_text(str(step))
   if stopping:
+    time.sleep(pause)
     print("saved", step, flush=True)
     sys.exit(75)
 print("done", flush=True)
@@ -45,12 +47,12 @@ print("done", flush=True)
 
 @pytest.fixture
 def jobs(tmp_path):
-  """Makes jobs: `jobs(id, last)` counts, `jobs(id, code=...)` runs Python code."""
+  """Makes jobs: `jobs(id, last, pause)` counts, `jobs(id, code=...)` runs Python code."""
   script = tmp_path / "worker.py"
   script.write_text(WORKER)
 
-  def make(name, last=0, *, code=None):
-    count = [str(script), str(tmp_path / name), str(last)]
+  def make(name, last=0, pause=0.0, *, code=None):
+    count = [str(script), str(tmp_path / name), str(last), str(pause)]
     return Job(name, [sys.executable, *(["-c", code] if code else count)], tmp_path / f"{name}.log")
 
   yield make
@@ -259,7 +261,8 @@ def submitit(request, tmp_path, slurm, monkeypatch):
 def test_submitit_runs_stops_and_requeues_jobs(submitit, jobs, slurm, monkeypatch):
   engine, node_process = submitit
   fine, wrong = jobs("fine", 2), jobs("wrong", code="import sys; sys.exit('wrong')")
-  preempted, cancelled, never = jobs("preempted", 20), jobs("cancelled", 600), jobs("never", 1)
+  preempted = jobs("preempted", 20, 2.0)  # it is not begun again before it has saved
+  cancelled, never = jobs("cancelled", 600), jobs("never", 1)
   assert engine.free() == 5
   # From wherever the sweep is started, its code is found.
   monkeypatch.chdir(slurm)

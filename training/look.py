@@ -136,7 +136,8 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer
   stage = machine.stage
   folder = workdir / "figures"
   folder.mkdir(exist_ok=True)
-  drawn = {"curves": figures.curves(workdirs.read_rows(workdir / "metrics.jsonl"))}
+  rows = workdirs.read_rows(workdir / "metrics.jsonl")
+  drawn = {"curves": figures.curves(rows)}
   captions = {"curves": "Metrics by training step."}
   sets = [examples(stage.source, name, most=_FOR_FIGURES) for name in ("train", "test")]
   for name, view in stage.task.views(machine.call(state, stage.numbers), *sets).items():
@@ -150,5 +151,5 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer
     captions["samples_over_time"] = "The same noise at every evaluation, by training step."
   for name, figure in drawn.items():
     figures.save(figure, folder / f"{name}.png")
-    events.image(name, figure, int(state.step))
+    events.image(name, figure, rows[-1]["step"] if rows else 0)
   workdirs.write_json(folder / "captions.json", captions)
