@@ -80,7 +80,7 @@ class Controller:
     structure: `(entry) -> structure` of its experiment; trials of one structure share a program.
     metric: the ranking metric, read off the rows of `split`.
     split: "validation", or "train" where there is none.
-    total: training steps of a trial, for the display.
+    total: `(entry) -> training steps`, for the display.
     search: proposes trials and stops them, or None.
     wanted: how many trials a search makes in all.
   """
@@ -95,7 +95,7 @@ class Controller:
     structure: Callable[[Entry], str],
     metric: str,
     split: str,
-    total: int,
+    total: Callable[[Entry], int],
     search=None,
     wanted: int = 0,
   ):
@@ -408,13 +408,14 @@ class Controller:
     curve = self._known_curve(entry)
     elapsed = time.time() - entry.started
     left = None
+    total = self._total(entry)
     if entry.state == "running" and curve.step > curve.first:
-      left = elapsed * (self._total - curve.step) / (curve.step - curve.first)
+      left = elapsed * (total - curve.step) / (curve.step - curve.first)
     return Row(
       id=entry.id,
       state=entry.state,
       step=curve.step,
-      total=self._total,
+      total=total,
       value=entry.value if entry.state == "done" else curve.last,
       best=curve.best,
       eta_seconds=left,

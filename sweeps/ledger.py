@@ -13,7 +13,6 @@ Machines that share the directory share the sweep. There is no server and no loc
 process could keep.
 """
 
-import contextlib
 import dataclasses
 import json
 import os

@@ -134,7 +134,7 @@ class Trials:
 
   def __init__(self, base: Mapping[str, Any]):
     self._base = config.ml_collections.ConfigDict(base)
-    self._structures: dict[str, str] = {}
+    self._known: dict[str, tuple[str, int]] = {}
 
   def experiment(self, overrides: spaces.Overrides) -> Experiment:
     assignments = [(key, repr(value)) for key, value in overrides.items()]
@@ -142,13 +142,21 @@ class Trials:
 
   def structure(self, entry: Entry) -> str:
     """What trials must have in common to share a program; "" where the trial cannot be built."""
+    return self._facts(entry)[0]
+
+  def steps(self, entry: Entry) -> int:
+    """Training steps of all stages together."""
+    return self._facts(entry)[1]
+
+  def _facts(self, entry: Entry) -> tuple[str, int]:
     key = repr(sorted(entry.overrides.items()))
-    if key not in self._structures:
+    if key not in self._known:
       try:
-        self._structures[key] = self.experiment(entry.overrides).structure
+        experiment = self.experiment(entry.overrides)
+        self._known[key] = experiment.structure, experiment.ends[-1]
       except ConfigError:  # its worker will say so
-        self._structures[key] = ""
-    return self._structures[key]
+        self._known[key] = "", 0
+    return self._known[key]
 
 
 def sweep(
@@ -211,7 +219,7 @@ def sweep(
         structure=trials.structure,
         metric=metric,
         split=split,
-        total=first.ends[-1],
+        total=trials.steps,
         search=search,
         wanted=plan.wanted,
       )
@@ -248,7 +256,7 @@ def join(path: str, *, engine: Callable[[pathlib.Path], Engine], limits: Limits)
       structure=trials.structure,
       metric=asked["metric"],
       split=asked["split"],
-      total=trials.experiment({}).ends[-1],
+      total=trials.steps,
     )
     live = display.Live(asked["metric"])
     try:

@@ -76,17 +76,6 @@ def interval(values: Sequence[float], kind: Kind = "t") -> Interval:
   return Interval(centre, low, high, spread, len(values_N))
 
 
-def paired(less: Sequence[float], greater: Sequence[float], kind: Kind = "t") -> Interval:
-  """The interval of the mean of `greater - less`, pair by pair.
-
-  Raises:
-    ValueError: not as many of the one as of the other.
-  """
-  if len(less) != len(greater):
-    raise ValueError(f"{len(less)} values cannot be paired with {len(greater)}")
-  return interval(np.asarray(greater, np.float64) - np.asarray(less, np.float64), kind)
-
-
 @functools.cache
 def _quantile(freedom: int) -> float:
   """The 97.5 % quantile of Student's distribution."""

@@ -524,7 +524,7 @@ def controlled(tmp_path, script, *, trials, limits, jobs=2):
     structure=lambda entry: "",
     metric="loss",
     split="validation",
-    total=1,
+    total=lambda entry: 1,
   )
   live = Live("loss")
   with Stop() as stop:
