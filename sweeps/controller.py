@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from report.trials import Trial
+from sweeps.curve import Curve
 from sweeps.display import Live, Row
 from sweeps.engines import Ended, Engine, Job
 from sweeps.ledger import HEARTBEAT, LIVE, Entry, Ledger
@@ -83,6 +84,7 @@ class Controller:
     total: `(entry) -> training steps`, for the display.
     search: proposes trials and stops them, or None.
     wanted: how many trials a search makes in all.
+    helping: with a sweep that another machine has begun, as long as anybody works on it.
   """
 
   def __init__(
@@ -98,10 +100,12 @@ class Controller:
     total: Callable[[Entry], int],
     search=None,
     wanted: int = 0,
+    helping: bool = False,
   ):
     self._ledger, self._engine, self._limits = ledger, engine, limits
     self._command, self._structure = command, structure
     self._search, self._wanted, self._total = search, wanted, total
+    self._helping = helping
     self._jobs: dict[str, _Assigned] = {}
     self._made = 0
     self._entries: dict[int, Entry] = {}
@@ -134,13 +138,21 @@ class Controller:
         self._refill()
         self._dispatch()
         self._show(display)
-        if not any(entry.state in LIVE for entry in self._entries.values()):
+        if self._finished():
           break
         time.sleep(_POLL)
     finally:
       self._close()
       self._show(display, now=True)
       self._ledger.gone()
+
+  def _finished(self) -> bool:
+    if any(entry.state in LIVE for entry in self._entries.values()):
+      return False
+    # Who helps with a sweep cannot know what a search will still propose.
+    return len(self._entries) >= self._wanted and not (
+      self._helping and self._ledger.controllers() > 1
+    )
 
   def trials(self) -> list[Trial]:
     """What became of every trial, as a report shows it."""
@@ -165,7 +177,7 @@ class Controller:
       },
     )
 
-  def _curve(self, trial: int) -> "Curve":
+  def _curve(self, trial: int) -> Curve:
     if trial not in self._curves:
       path = self._ledger.workdir(trial) / "metrics.jsonl"
       self._curves[trial] = Curve(path, self._metric, self._split, self._greatest)
@@ -371,7 +383,17 @@ class Controller:
     batch = alike[:size]
     for trial in batch:
       queue.remove(trial)
-    return [trial for trial in batch if self._ledger.claim(trial)]
+    return [trial for trial in batch if self._claim(trial)]
+
+  def _claim(self, trial: int) -> bool:
+    """Whether a trial is ours to run: nobody has it, and nobody ended it in the meantime."""
+    if not self._ledger.claim(trial):
+      return False
+    self._entries[trial] = self._ledger.read(trial)
+    if self._entries[trial].state in LIVE:
+      return True
+    self._ledger.release(trial)
+    return False
 
   def _close(self):
     """Ends the jobs: those that have nothing to do by themselves, the others by a signal."""
@@ -423,60 +445,12 @@ class Controller:
       error=entry.error,
     )
 
-  def _known_curve(self, entry: Entry) -> "Curve":
+  def _known_curve(self, entry: Entry) -> Curve:
     """The curve, read again only while it may have grown."""
     if self._seen.get(entry.id) != entry.state or entry.state == "running":
       self._seen[entry.id] = entry.state
       return self._curve(entry.id)
     return self._curves[entry.id]
-
-
-class Curve:
-  """The ranking metric of a trial by step, read as it is written.
-
-  Attributes:
-    values: (step, value) of the ranking metric.
-    step: the newest step of any row.
-    first: the newest step when this process began to read.
-  """
-
-  def __init__(self, path: pathlib.Path, metric: str, split: str, greatest: bool):
-    self._path, self._metric, self._split, self._greatest = path, metric, split, greatest
-    self._read, self._begun = 0, False
-    self.values: list[tuple[int, float]] = []
-    self.step = self.first = 0
-
-  @property
-  def last(self) -> float | None:
-    return self.values[-1][1] if self.values else None
-
-  @property
-  def best(self) -> float | None:
-    found = [value for _, value in self.values if value == value]
-    return (max if self._greatest else min)(found) if found else None
-
-  def read(self):
-    """Reads what was written since."""
-    try:
-      size = self._path.stat().st_size
-      if size == self._read:
-        return
-      if size < self._read:  # a resumed run forgot rows
-        self.values, self._read, self.step = [], 0, 0
-      with open(self._path, "rb") as file:
-        file.seek(self._read)
-        text = file.read()
-    except FileNotFoundError:
-      return
-    whole = text[: text.rfind(b"\n") + 1]
-    self._read += len(whole)
-    for line in whole.splitlines():
-      row = json.loads(line)
-      self.step = row["step"]
-      if row["split"] == self._split and self._metric in row:
-        self.values.append((row["step"], row[self._metric]))
-    if not self._begun:
-      self._begun, self.first = True, self.step
 
 
 def _ending(status: int | None) -> str:

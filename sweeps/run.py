@@ -257,6 +257,7 @@ def join(path: str, *, engine: Callable[[pathlib.Path], Engine], limits: Limits)
       metric=asked["metric"],
       split=asked["split"],
       total=trials.steps,
+      helping=True,
     )
     live = display.Live(asked["metric"])
     try:

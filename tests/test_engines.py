@@ -15,6 +15,7 @@ import textwrap
 import time
 
 import pytest
+import sweeping
 
 from sweeps.engines import Ended, Job, leash, package, process
 from sweeps.engines import ray as ray_engine
@@ -464,3 +465,62 @@ def test_ray_of_this_machine_alone_is_started_without_a_fork(jobs, tmp_path):
   assert fine_ended == str(Ended("fine", 0, process.place()))
   assert "could not start job blocked" in blocked_ended
   assert "Errno" in blocked_ended
+
+
+# Whole sweeps
+
+
+def test_a_sweep_loses_nothing_with_a_ray_node(cluster, tmp_path):
+  experiment, folder = sweeping.write_experiment(tmp_path), tmp_path / "sweep"
+  node = cluster.add_node(num_cpus=1)
+  process = sweeping.begun(
+    "sweep",
+    f"--config={experiment}:paper",
+    f"--workdir={folder}",
+    "--sweep=seeds",
+    "--engine=ray",
+    f"--engine-option=address={cluster.address}",
+    "--engine-option=grace=5",
+  )
+  reached = lambda: [sweeping.running_step(folder, trial) > 1000 for trial in (0, 1)]  # noqa: E731
+  sweeping.until(lambda: all(reached()), "a trial on each node has saved")
+  cluster.remove_node(node, allow_graceful=False)
+  said = process.communicate(timeout=sweeping.LIMIT)[0]
+  assert process.returncode == 0, said
+  found = sweeping.entries(folder)
+  assert [entry.state for entry in found.values()] == ["done"] * 3
+  (lost,) = [entry.id for entry in found.values() if entry.attempts == 2]
+  alone = sweeping.launch(
+    "train",
+    f"--config={experiment}:paper",
+    f"--workdir={tmp_path / 'alone'}",
+    f"--config.seed={lost}",
+  )
+  assert alone.returncode == 0, alone.stderr
+  rows = folder / "trials" / f"{lost:04d}" / "metrics.jsonl"
+  assert rows.read_bytes() == (tmp_path / "alone" / "metrics.jsonl").read_bytes()
+
+
+def test_a_sweep_goes_on_after_slurm_preempts_it(tmp_path):
+  pytest.importorskip("submitit", reason="submitit is not installed (requirements-cluster.txt)")
+  experiment, folder = sweeping.write_experiment(tmp_path), tmp_path / "sweep"
+  process = sweeping.begun(
+    "sweep",
+    f"--config={experiment}:paper",
+    f"--workdir={folder}",
+    "--sweep=seeds",
+    "--engine=slurm",
+    "--engine-option=cluster=local",
+    "--jobs=1",
+  )
+  sweeping.until(lambda: sweeping.running_step(folder, 1) > 1000, "the second trial runs")
+  (worker,) = sweeping.workers(folder)
+  parent = int(re.search(r"PPid:\s+(\d+)", pathlib.Path(f"/proc/{worker}/status").read_text())[1])
+  os.kill(parent, signal.SIGUSR2)  # as SLURM warns of a preemption
+  said = process.communicate(timeout=sweeping.LIMIT)[0]
+  assert process.returncode == 0, said
+  found = sweeping.entries(folder)
+  assert [entry.state for entry in found.values()] == ["done"] * 3
+  assert [entry.attempts for entry in found.values()] == [1, 2, 1]
+  logs = "".join(path.read_text() for path in (folder / "jobs").glob("*.log"))
+  assert "going on from step" in logs

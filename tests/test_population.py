@@ -1,6 +1,9 @@
 """Runs that differ in numbers and seed alone share one program, one after another or at once."""
 
 import json
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -205,3 +208,31 @@ def test_a_population_is_split_over_devices():
   assert len(Population(6).devices) == 3
   assert len(Population(5).devices) == 1
   assert len(Population(5, jax.devices()[:2]).devices) == 1
+
+
+@pytest.mark.parametrize("members", [0, 3])
+def test_a_step_can_be_timed(members):
+  found = experiments("vae")[:3]
+  stages = [experiment.stages[0] for experiment in found]
+  machine = Machines(members).of(stages[0])
+  assert 0 < machine.seconds(stages[: max(members, 1)]) < 60
+
+
+def test_the_same_command_twice_gives_the_same_bits(tmp_path):
+  """In two processes, as a user would."""
+  root = pathlib.Path(__file__).parent.parent
+  found = []
+  for name in ("first", "second"):
+    command = [sys.executable, "launch.py", "train", f"--config={GAN}", "--deterministic"]
+    subprocess.run(
+      [*command, f"--workdir={tmp_path / name}"],
+      cwd=root,
+      check=True,
+      capture_output=True,
+      timeout=300,
+    )
+    environment = json.loads((tmp_path / name / "environment.json").read_text())
+    assert "--xla_gpu_deterministic_ops=true" in environment["flags"]
+    files = ("metrics.jsonl", "evaluation.json")
+    found.append([(tmp_path / name / file).read_bytes() for file in files])
+  assert found[0] == found[1]

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -13,141 +12,33 @@ import threading
 import time
 
 import pytest
+from sweeping import (
+  LIMIT,
+  ROOT,
+  begun,
+  entries,
+  launch,
+  running_step,
+  states,
+  sweep,
+  until,
+  workers,
+  write_experiment,
+)
 
 from sweeps import ledger as ledgers
-from sweeps.controller import Controller, Curve, Limits, SweepError
+from sweeps.controller import Controller, Limits, SweepError
+from sweeps.curve import Curve
 from sweeps.display import Live
 from sweeps.engines import local
 from sweeps.ledger import Ledger
 from training.loop import Stop
 from training.workdir import read_rows
 
-ROOT = pathlib.Path(__file__).parent.parent
-LIMIT = 180  # seconds after which a command is taken to hang
-
-# An experiment of one's own, as a user would write it. Trials of 4 steps end in a fraction of a
-# second once their process has started; "long" ones are for being interrupted.
-EXPERIMENT = '''
-"""A sweep to test with.
-
-Paper     none.
-"""
-from ml_collections import ConfigDict
-
-from sweeps.space import grid, log_uniform
-
-CLAIMS = [
-  dict(name="learns", metric="elbo", split="test", relation="elbo > rival.elbo", paper="none",
-       settings=[{"optimizer.learning_rate": 0.01}], rivals=[{"optimizer.learning_rate": 1e-6}],
-       seeds=2, variants=("smoke",)),
-  dict(name="impossible", metric="elbo", split="test", relation="elbo > 0", paper="none",
-       published="1.0", seeds=2, variants=("smoke",)),
-]
-
-
-def get_config(variant="paper"):
-  long = variant == "paper"
-  return ConfigDict(dict(
-    seed=0,
-    model=dict(name="vae.gaussian", hidden=16, latents=2),
-    task=dict(name="elbo"),
-    data=dict(name="digits", batch_size=32, binarize="dynamic"),
-    optimizer=dict(name="adam", learning_rate=1e-3),
-    training=dict(steps=STEPS if long else 40, log_every=10, eval_every=500 if long else 20,
-                  checkpoint_every=500 if long else 20, best="elbo", best_is="greatest"),
-  ))
-
-
-def sweep():
-  return grid({"optimizer.learning_rate": (1e-3, 1e-2), "task.beta": (1.0, 2.0)})
-
-
-def sweep_seeds():
-  return grid({"seed": range(3)})
-
-
-def sweep_bad():
-  return grid({"optimizer.learning_rate": (1e-3, 1e30, 1e-2)})
-
-
-def sweep_hungry():
-  return grid({"model.hidden": (16, 10**11, 8)})
-
-
-def sweep_wrong():
-  return grid({"model.hiden": (16, 8)})
-
-
-def space():
-  return {"optimizer.learning_rate": log_uniform(1e-6, 1e-2)}
-'''
-
 
 @pytest.fixture
 def experiment(tmp_path):
-  file = tmp_path / "experiments" / "test" / "vae_digits.py"
-  file.parent.mkdir(parents=True)
-  file.write_text(textwrap.dedent(EXPERIMENT).replace("STEPS", "10_000"), encoding="utf-8")
-  return file
-
-
-def argv(*words):
-  return [sys.executable, str(ROOT / "launch.py"), *map(str, words)]
-
-
-def launch(*words):
-  """A finished command."""
-  # One device, as users of a CPU have.
-  return subprocess.run(
-    argv(*words), cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False
-  )
-
-
-def sweep(experiment, folder, *words, variant="smoke"):
-  return launch("sweep", f"--config={experiment}:{variant}", f"--workdir={folder}", *words)
-
-
-def begun(*words):
-  return subprocess.Popen(
-    argv(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-  )
-
-
-def until(condition, what):
-  deadline = time.monotonic() + LIMIT
-  while not condition():
-    assert time.monotonic() < deadline, f"waited in vain until {what}"
-    time.sleep(0.05)
-
-
-def entries(folder):
-  return {entry.id: entry for entry in Ledger(folder).entries()}
-
-
-def states(folder):
-  return [entry.state for entry in entries(folder).values()]
-
-
-def workers(folder):
-  """Processes of this machine that work on a sweep."""
-  found = []
-  for place in pathlib.Path("/proc").glob("[0-9]*"):
-    try:
-      words = (place / "cmdline").read_bytes().split(b"\0")
-    except OSError:
-      continue
-    if b"work" in words and f"--workdir={folder}".encode() in words:
-      found.append(int(place.name))
-  return found
-
-
-def running_step(folder, trial):
-  """How far a running trial has come."""
-  entry = entries(folder)[trial] if (folder / "trials").exists() and entries(folder) else None
-  if entry is None or entry.state != "running":
-    return 0
-  rows = read_rows(folder / "trials" / f"{trial:04d}" / "metrics.jsonl")
-  return rows[-1]["step"] if rows else 0
+  return write_experiment(tmp_path)
 
 
 # The command
