@@ -291,7 +291,7 @@ def _reproduce(args, overrides):
   if args.config:
     config.load(args.config)  # a typo is answered at once
   _start_jax(controller=True)
-  from sweeps import reproduce
+  from reproduction import run
 
   options = {
     "seeds": args.seeds,
@@ -302,17 +302,17 @@ def _reproduce(args, overrides):
     "record": not args.no_record,
   }
   if args.all:
-    rows = reproduce.reproduce_all(args.variant or "small", **options)
+    rows = run.reproduce_all(args.variant or "small", **options)
   else:
     path, _, variant = args.config.partition(":")
-    judged = reproduce.reproduce(path, variant or "paper", **options)
+    judged = run.reproduce(path, variant or "paper", **options)
     rows = [(path, claim, verdict) for claim, verdict in judged]
-  reproduce.show(rows)
+  run.show(rows)
   return 0 if all(verdict.outcome in ("PASS", "MEASURED") for _, _, verdict in rows) else 1
 
 
 def _results(args, overrides):
-  from sweeps import tables
+  from reproduction import tables
 
   for path in tables.regenerate():
     print(path)

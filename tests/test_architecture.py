@@ -15,7 +15,8 @@ ROOMS = {
   "report": {"report", "tasks.views"},
   "training": {"training", "models.layers", "tasks", "data", "report"},
   "sweeps": {"sweeps", "training", "report"},
-  "launch": {"training", "sweeps"},
+  "reproduction": {"reproduction", "sweeps", "training", "report"},
+  "launch": {"training", "sweeps", "reproduction"},
 }
 DEVICES = pathlib.Path("training/parallel.py")
 # Whatever names devices or compiles for them.
@@ -146,7 +147,11 @@ def test_every_model_names_its_activations_type(path):
 
 @pytest.mark.parametrize(
   "path",
-  [p for p in files() if p.parts[0] in ("models", "tasks", "data", "training", "sweeps")],
+  [
+    p
+    for p in files()
+    if p.parts[0] in ("models", "tasks", "data", "training", "sweeps", "reproduction")
+  ],
   ids=str,
 )
 def test_public_things_are_documented(path):

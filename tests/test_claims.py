@@ -16,9 +16,9 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sweeps import claims, records, statistics, tables
-from sweeps.claims import Claim
-from sweeps.relation import parse
+from reproduction import claims, records, statistics, tables
+from reproduction.claims import Claim
+from reproduction.relation import parse
 from training import catalogue, config, initial
 from training.build import build
 from training.errors import ConfigError
@@ -353,7 +353,7 @@ def test_the_key_of_overrides_is_their_values():
 @pytest.mark.parametrize(
   ("fields", "said"),
   [
-    (dict(metrik="elbo"), "CLAIMS.0.metrik: sweeps.claims.Claim has no field 'metrik'; did you mean 'metric'?"),
+    (dict(metrik="elbo"), "CLAIMS.0.metrik: reproduction.claims.Claim has no field 'metrik'; did you mean 'metric'?"),
     (dict(seeds="five"), "CLAIMS.0.seeds='five' is not int in [2"),
     (dict(seeds=1), "CLAIMS.0.seeds=1 is not int in [2"),
     (dict(split="train"), "CLAIMS.0.split='train' is not one of 'test', 'validation'"),

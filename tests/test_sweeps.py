@@ -256,7 +256,8 @@ def test_reproduce_runs_what_is_missing_judges_and_records(experiment, tmp_path,
   assert launch(*words, "--no-record", "--seeds=1").returncode == 2
   assert launch(*words, "--config.seed=3").returncode == 2
 
-  from sweeps import records, reproduce
+  from reproduction import records
+  from reproduction import run as reproduce
   from sweeps.engines import make
 
   monkeypatch.setattr(reproduce, "ROOT", tmp_path)

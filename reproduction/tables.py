@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from sweeps import claims, records
-from sweeps.claims import Claim, Summary, Verdict
-from sweeps.records import Record
-from sweeps.statistics import Interval
+from reproduction import claims, records
+from reproduction.claims import Claim, Summary, Verdict
+from reproduction.records import Record
+from reproduction.statistics import Interval
 from training import config
 from training.catalogue import Entry, entries
 from training.errors import ConfigError
@@ -137,7 +137,7 @@ def number(found: Interval) -> str:
   """A mean with its interval, in as many digits as the interval justifies."""
   mean, low, high, *_ = found
   half = (high - low) / 2
-  if not (math.isfinite(half) and half > 0):
+  if not math.isfinite(half) or half <= 1e-9 * abs(mean):  # every seed says the same
     return f"{mean:.4g}"
   exponent = math.floor(math.log10(half))
   # The Particle Data Group's rule: two digits of an uncertainty up to 354, one of a greater.

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from report.trials import Trial
-from sweeps import claims, records, run
+from reproduction import claims, records
+from reproduction.claims import Claim, Verdict
+from reproduction.tables import number
+from sweeps import run
 from sweeps import space as spaces
-from sweeps.claims import Claim, Verdict
 from sweeps.controller import Limits
 from sweeps.engines import Engine
 from sweeps.ledger import Ledger
-from sweeps.tables import number
 from training import catalogue, config
 from training.config import UNTOUCHED
 from training.errors import ConfigError, DataError

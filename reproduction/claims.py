@@ -1,7 +1,7 @@
 """What an experiment claims, and whether its runs bear it out.
 
 An experiment's CLAIMS is a list of plain dicts, each the fields of a `Claim`; how its relation is
-written stands in sweeps/relation.py.
+written stands in reproduction/relation.py.
 """
 
 import dataclasses
@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
-from sweeps import space, statistics
-from sweeps.relation import Comparison, parse
-from sweeps.statistics import Interval
+from reproduction import statistics
+from reproduction.relation import Comparison, parse
+from reproduction.statistics import Interval
+from sweeps import space
 from training.config import UNTOUCHED, arguments, nearest
 from training.errors import ConfigError
 
@@ -33,15 +34,15 @@ class Claim:
     paper: citation, with the table or figure.
     metric: the number of evaluation.json that the tables show.
     split: on which it is measured.
-    relation: what must hold, see sweeps/relation.py; empty where a number is reported and nothing
-      asserted.
+    relation: what must hold, see reproduction/relation.py; empty where a number is reported and
+      nothing asserted.
     statement: the claim in a sentence, for the tables; empty where its name says enough.
     published: the figure as the paper prints it; empty where the paper gives none.
     settings: flat override dicts, each of which must satisfy the relation, or the name of one of
       the experiment's sweep functions. The default is the config as it is.
     rivals: whom `rival` means, likewise. Every setting is compared with every rival but itself.
     seeds: runs of each setting and rival, with `config.seed` from 0.
-    interval: of the mean over seeds, see `sweeps.statistics.interval`.
+    interval: of the mean over seeds, see `reproduction.statistics.interval`.
     variants: of the config, for which it is claimed.
     cost: how many runs of what length on which machine.
   """

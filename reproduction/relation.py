@@ -63,7 +63,7 @@ def parse(relation: str) -> tuple[Comparison, ...]:
   except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
     what = error.msg if isinstance(error, SyntaxError) else str(error)
     raise ConfigError(
-      f"relation {relation!r}: {what}", kept=UNTOUCHED, do="write it as in sweeps/relation.py"
+      f"relation {relation!r}: {what}", kept=UNTOUCHED, do="write it as in reproduction/relation.py"
     ) from None
 
 

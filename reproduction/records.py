@@ -13,8 +13,8 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sweeps import claims, statistics
-from sweeps.claims import Claim, Runs
+from reproduction import claims, statistics
+from reproduction.claims import Claim, Runs
 from training import config
 from training.errors import ConfigError
 from training.workdir import write_json

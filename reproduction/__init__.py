@@ -1,0 +1,1 @@
+"""Reproduction: what experiments claim, what was measured, whether it holds."""
