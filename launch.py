@@ -337,7 +337,9 @@ def _engine(args):
   from sweeps import engines
 
   options = dict(option.partition("=")[::2] for option in args.engine_option)
-  return lambda folder: engines.make(args.engine, folder, jobs=args.jobs, options=options)
+  return lambda folder, trials: engines.make(
+    args.engine, folder, trials, jobs=args.jobs, options=options
+  )
 
 
 def _work(args, overrides):

@@ -18,11 +18,12 @@ import interleave
 
 ROOT = pathlib.Path(__file__).parent.parent
 WAYS = {
-  "one process, one after another": ["--population=sequential"],
-  "one process, vectorised": ["--population=vectorised"],
-  "two processes on a core each": ["--population=sequential", "--jobs=2"],
-  "a process each": ["--population=off"],
-  "a process each, two at a time on a core each": ["--population=off", "--jobs=2"],
+  "one process, one after another": ["--population=sequential", "--jobs=1"],
+  "one process, vectorised": ["--population=vectorised", "--jobs=1"],
+  "a process a core, one after another": ["--population=sequential"],
+  "a process a core, vectorised": ["--population=vectorised"],
+  "a process each": ["--population=off", "--jobs=1"],
+  "a process each, one a core at a time": ["--population=off"],
 }
 REFERENCE = "a process each"
 

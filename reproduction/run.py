@@ -30,7 +30,7 @@ def reproduce(
   *,
   seeds: int,
   workdir: str,
-  engine: Callable[[pathlib.Path], Engine],
+  engine: Callable[[pathlib.Path, int], Engine],
   limits: Limits,
   command: list[str],
   record: bool = True,
@@ -42,7 +42,7 @@ def reproduce(
     variant: of its config.
     seeds: of every run; 0 for as many as each claim says.
     workdir: where reproductions lie, each experiment and variant in a sweep of its own.
-    engine: `(directory) -> engine` that runs the trials.
+    engine: `(directory, trials left) -> engine` that runs the trials.
     limits: how to run them.
     command: what the user typed, for the record.
     record: write docs/results/<family>/<experiment>.<variant>.json.

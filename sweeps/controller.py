@@ -26,6 +26,7 @@ _SHOWN = 0.5  # seconds between two drawings of the table
 _OTHERS = 2.0  # seconds between two looks at trials that other machines run
 _LOST = 5  # times that a trial may lose its machine before it counts as failed
 _BARREN = 3  # jobs that end without having begun anything before the sweep gives up
+_IDLE = 5.0  # seconds without work after which a job makes room for others
 _SICK = 3  # crashes in a row after which a device gets no more work
 
 
@@ -64,6 +65,7 @@ class _Assigned:
 
   batches: list[list[int]]
   closed: bool = False
+  busy: float = dataclasses.field(default_factory=time.monotonic)  # when it last had work
 
   @property
   def trials(self) -> list[int]:
@@ -342,7 +344,11 @@ class Controller:
   def _dispatch(self):
     """Gives what waits to jobs that are idle, and starts jobs while there is room."""
     queue = self._queue()
-    idle = [j for j, a in self._jobs.items() if not a.closed and not self._outstanding(j)]
+    open_ = [job for job, assigned in self._jobs.items() if not assigned.closed]
+    idle = [job for job in open_ if not self._outstanding(job)]
+    if len(queue) > len(idle) + self._engine.free() + len(open_):
+      # So many wait that a job may know its next trial early, and need not wait for us.
+      idle = [job for job in open_ if len(self._outstanding(job)) == 1] + idle
     while queue and (idle or self._engine.free() > 0):
       batch = self._batch(queue, len(idle) + self._engine.free())
       if not batch:
@@ -357,6 +363,16 @@ class Controller:
       self._jobs[job] = _Assigned([batch], closed=self._limits.population == "off")
       self._ledger.give(job, [batch], closed=self._jobs[job].closed)
       self._engine.submit(Job(job, self._command(job), self._ledger.log(job)))
+    self._dismiss()
+
+  def _dismiss(self):
+    """Closes jobs that are idle: another may wait for the very devices that they hold."""
+    for job, assigned in self._jobs.items():
+      if self._outstanding(job):
+        assigned.busy = time.monotonic()
+      elif not assigned.closed and time.monotonic() - assigned.busy > _IDLE:
+        assigned.closed = True
+        self._ledger.give(job, assigned.batches, closed=True)
 
   def _queue(self) -> list[int]:
     """Trials that wait for somebody, those of one structure beside each other."""

@@ -163,7 +163,7 @@ def sweep(
   plan: Plan,
   path: str,
   *,
-  engine: Callable[[pathlib.Path], Engine],
+  engine: Callable[[pathlib.Path, int], Engine],
   limits: Limits,
   command: list[str],
   storage: str = "",
@@ -175,7 +175,8 @@ def sweep(
   Args:
     plan: what shall be run.
     path: the sweep's directory; what is there is taken up.
-    engine: `(directory) -> engine` that runs the jobs, made once the plan is known to be good.
+    engine: `(directory, trials left) -> engine` that runs the jobs, made once the plan is known
+      to be good.
     limits: how to run it.
     command: what the user typed, for the record.
     storage: where Optuna keeps its study for others to watch; empty for memory.
@@ -211,9 +212,12 @@ def sweep(
       _add(ledger, plan, retry_failed)
       search = _search(plan, first, direction, ledger, storage)
       _announce(plan, ledger, trials, limits, asked)
+      entries = ledger.entries()
+      left = plan.wanted - len(entries) if plan.space else 0
+      left += sum(entry.state in LIVE for entry in entries)
       controller = Controller(
         ledger,
-        engine(ledger.path),
+        engine(ledger.path, left),
         limits,
         command=lambda job: worker(ledger.path, job),
         structure=trials.structure,
@@ -235,7 +239,7 @@ def sweep(
   return found
 
 
-def join(path: str, *, engine: Callable[[pathlib.Path], Engine], limits: Limits):
+def join(path: str, *, engine: Callable[[pathlib.Path, int], Engine], limits: Limits):
   """Works on a sweep that another machine, sharing the directory, has begun.
 
   Raises:
@@ -248,9 +252,10 @@ def join(path: str, *, engine: Callable[[pathlib.Path], Engine], limits: Limits)
     raise ConfigError(f"{path} holds no sweep", do="give the --workdir of one that was begun")
   trials = Trials(asked["config"])
   with Stop() as stop:
+    left = sum(entry.state in LIVE for entry in ledger.entries())
     controller = Controller(
       ledger,
-      engine(ledger.path),
+      engine(ledger.path, left),
       limits,
       command=lambda job: worker(ledger.path, job),
       structure=trials.structure,

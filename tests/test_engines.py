@@ -433,7 +433,7 @@ def test_ray_of_this_machine_alone_is_started_without_a_fork(jobs, tmp_path):
     from training.errors import UserError
     jnp.zeros(3).sum()
     warnings.simplefilter("error")
-    engine = ray.make(ray.Settings(num_cpus=0.5, maximum=3, grace=5), pathlib.Path())
+    engine = ray.make(ray.Settings(num_cpus=0.5, maximum=3, grace=5), pathlib.Path(), 1)
     print(engine.free())
     engine.submit(Job("fine", {fine.command!r}, pathlib.Path({str(fine.log)!r})))
     engine.submit(Job("blocked", [], pathlib.Path({str(blocked)!r})))

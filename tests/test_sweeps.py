@@ -32,6 +32,7 @@ from sweeps.curve import Curve
 from sweeps.display import Live
 from sweeps.engines import local
 from sweeps.ledger import Ledger
+from training.errors import ConfigError
 from training.loop import Stop
 from training.workdir import read_rows
 
@@ -122,7 +123,7 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(experiment, tmp_path):
 def test_vectorised_equals_one_after_another_and_a_process_each(experiment, tmp_path):
   values = {}
   for way in ("sequential", "vectorised", "off"):
-    done = sweep(experiment, tmp_path / way, "--sweep=seeds", f"--population={way}")
+    done = sweep(experiment, tmp_path / way, "--sweep=seeds", f"--population={way}", "--jobs=1")
     assert done.returncode == 0, done.stderr
     values[way] = [entry.value for entry in entries(tmp_path / way).values()]
   assert values["sequential"] == values["off"]  # bit for bit
@@ -154,7 +155,13 @@ def test_a_search_proposes_stops_early_and_counts_in_all(experiment, tmp_path):
 def test_a_killed_sweep_goes_on_where_it_was(experiment, tmp_path):
   """The controller is killed: its worker saves and ends; then all goes on, to the same bits."""
   folder = tmp_path / "killed"
-  words = ["sweep", f"--config={experiment}:paper", f"--workdir={folder}", "--sweep=seeds"]
+  words = [
+    "sweep",
+    f"--config={experiment}:paper",
+    f"--workdir={folder}",
+    "--sweep=seeds",
+    "--jobs=1",
+  ]
   process = begun(*words)
   until(lambda: running_step(folder, 1) > 1000, "the second trial runs")
   process.send_signal(signal.SIGKILL)
@@ -188,7 +195,7 @@ def test_a_killed_sweep_goes_on_where_it_was(experiment, tmp_path):
 
 def test_a_worker_that_dies_or_hangs_costs_its_trial_alone(experiment, tmp_path):
   folder = tmp_path / "dies"
-  words = ("--sweep=seeds", "--retries=0", "--timeout=25", "--grace=1")
+  words = ("--sweep=seeds", "--retries=0", "--timeout=25", "--grace=1", "--jobs=1")
   process = begun("sweep", f"--config={experiment}:paper", f"--workdir={folder}", *words)
   until(lambda: running_step(folder, 0) > 500, "the first trial runs")
   (worker,) = workers(folder)
@@ -211,7 +218,7 @@ def test_a_worker_that_dies_or_hangs_costs_its_trial_alone(experiment, tmp_path)
 def test_a_crash_is_tried_again_from_its_checkpoint(experiment, tmp_path):
   folder = tmp_path / "again"
   process = begun(
-    "sweep", f"--config={experiment}:paper", f"--workdir={folder}", "--sweep=seeds", "--trials=1"
+    "sweep", f"--config={experiment}:paper", f"--workdir={folder}", "--sweep=seeds", "--jobs=1"
   )
   until(lambda: running_step(folder, 0) > 1000, "the first trial runs")
   os.kill(workers(folder)[0], signal.SIGKILL)
@@ -226,10 +233,16 @@ def test_a_crash_is_tried_again_from_its_checkpoint(experiment, tmp_path):
 def test_two_machines_share_a_directory(experiment, tmp_path):
   """Two controllers on one directory: every trial runs once."""
   folder = tmp_path / "shared"
-  words = ["sweep", f"--config={experiment}:paper", f"--workdir={folder}", "--sweep=seeds"]
+  words = [
+    "sweep",
+    f"--config={experiment}:paper",
+    f"--workdir={folder}",
+    "--sweep=seeds",
+    "--jobs=1",
+  ]
   first = begun(*words)
   until(lambda: running_step(folder, 0) > 0, "the first trial runs")
-  second = begun("sweep", f"--workdir={folder}", "--join")
+  second = begun("sweep", f"--workdir={folder}", "--join", "--jobs=1")
   for process in (first, second):
     said = process.communicate(timeout=LIMIT)[0]
     assert process.returncode == 0, said
@@ -266,7 +279,7 @@ def test_reproduce_runs_what_is_missing_judges_and_records(experiment, tmp_path,
     "smoke",
     seeds=3,
     workdir=str(tmp_path / "runs"),
-    engine=lambda folder: make("local", folder, jobs=0, options={}),
+    engine=lambda folder, trials: make("local", folder, trials, jobs=0, options={}),
     limits=Limits(),
     command=["python", "launch.py", "reproduce"],
   )
@@ -483,3 +496,8 @@ def test_jobs_get_devices_of_their_own(monkeypatch):
   engine = local.Local(local.Settings(jobs=2))
   assert not engine.accelerated
   assert engine.free() == 2
+  cores = len(os.sched_getaffinity(0))
+  assert local.Local(local.Settings(), trials=1).free() == 1  # all cores for one
+  assert local.Local(local.Settings(), trials=99).free() == min(cores, 4)
+  with pytest.raises(ConfigError, match="more than"):
+    local.Local(local.Settings(jobs=cores + 1))

@@ -118,12 +118,15 @@ def refused(job: Job, where: str, reason: str) -> StorageError:
 _AT_A_TIME = {"local": "jobs", "ray": "maximum", "slurm": "array_parallelism"}
 
 
-def make(name: str, folder: pathlib.Path, *, jobs: int, options: Mapping[str, str]) -> Engine:
+def make(
+  name: str, folder: pathlib.Path, trials: int, *, jobs: int, options: Mapping[str, str]
+) -> Engine:
   """The engine of that name.
 
   Args:
     name: "local", "ray" or "slurm".
     folder: of the sweep.
+    trials: that are to be run; no more jobs are worth having.
     jobs: how many at a time; 0 for as many as there is room for.
     options: settings of the engine as a command line spells them.
 
@@ -135,4 +138,4 @@ def make(name: str, folder: pathlib.Path, *, jobs: int, options: Mapping[str, st
   if jobs:
     spec[_AT_A_TIME[name]] = jobs
   settings = module.Settings(**config.arguments(module.Settings, spec, where="engine"))
-  return module.make(settings, folder)
+  return module.make(settings, folder, trials)

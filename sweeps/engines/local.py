@@ -13,6 +13,8 @@ from typing import Annotated, NamedTuple
 from sweeps.engines import Ended, Engine, Job, process
 from training.errors import ConfigError
 
+_CORE_JOBS = 4  # processes that a machine without accelerators gets unasked, for its memory's sake
+
 
 class _Slot(NamedTuple):
   """Room for one job.
@@ -31,7 +33,7 @@ class Settings:
   """What a job gets of this machine.
 
   Attributes:
-    jobs: at a time; 0 for one an accelerator, or one on all cores where there is none.
+    jobs: at a time; 0 for one an accelerator, or where there is none, one a core up to four.
     devices: accelerators of a job.
     grace: seconds between asking a job to stop and killing it.
   """
@@ -46,15 +48,20 @@ class Local(Engine):
 
   Args:
     settings: what a job gets.
+    trials: that are to be run; more devices than these are shared among the jobs.
 
   Raises:
     ConfigError: there are fewer devices than jobs.
   """
 
-  def __init__(self, settings: Settings):
+  def __init__(self, settings: Settings, trials: int = 1):
     gpus = _gpus()
     self.accelerated = bool(gpus)
-    slots = _gpu_slots(gpus, settings.devices) if gpus else _core_slots(settings.jobs or 1)
+    if gpus:
+      slots = _gpu_slots(gpus, settings.devices)
+    else:
+      # Two small trials on a core each are faster than one after the other on both.
+      slots = _core_slots(settings.jobs or max(min(trials, _CORE_JOBS), 1))
     if settings.jobs > len(slots):
       raise ConfigError(
         f"--jobs={settings.jobs} is more than the {len(slots)} that this machine's devices allow",
@@ -145,6 +152,6 @@ def _core_slots(jobs: int) -> list[_Slot]:
   ]
 
 
-def make(settings: Settings, folder: pathlib.Path) -> Local:
-  """The engine for a sweep in `folder`."""
-  return Local(settings)
+def make(settings: Settings, folder: pathlib.Path, trials: int) -> Local:
+  """The engine for a sweep in `folder` of so many trials."""
+  return Local(settings, trials)

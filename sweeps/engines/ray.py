@@ -228,7 +228,7 @@ class Ray(Engine):
       self._node = None
 
 
-def make(settings: Settings, folder: pathlib.Path) -> Ray:
+def make(settings: Settings, folder: pathlib.Path, trials: int) -> Ray:
   """The engine for a sweep in `folder`."""
   return Ray(settings)
 

@@ -176,7 +176,7 @@ class Slurm(Engine):
     self._sent.clear()
 
 
-def make(settings: Settings, folder: pathlib.Path) -> Slurm:
+def make(settings: Settings, folder: pathlib.Path, trials: int) -> Slurm:
   """The engine for a sweep in `folder`, in which submitit's files are kept too."""
   return Slurm(settings, folder / "submitit")
 
