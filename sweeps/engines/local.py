@@ -1,6 +1,7 @@
 """Jobs as processes of this machine, each with accelerators or cores of its own."""
 
 import dataclasses
+import importlib.util
 import os
 import pathlib
 import re
@@ -55,10 +56,12 @@ class Local(Engine):
   """
 
   def __init__(self, settings: Settings, trials: int = 1):
-    gpus = _gpus()
-    self.accelerated = bool(gpus)
+    gpus, tpu = _gpus(), _tpu()
+    self.accelerated = tpu or bool(gpus)
     if gpus:
       slots = _gpu_slots(gpus, settings.devices)
+    elif tpu:
+      slots = [_Slot("tpu", [])]  # one process owns all chips of a host
     else:
       # Two small trials on a core each are faster than one after the other on both.
       slots = _core_slots(settings.jobs or max(min(trials, _CORE_JOBS), 1))
@@ -129,6 +132,12 @@ def _gpus() -> list[str]:
     return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu not in ("", "-1")]
   names = [path.name for path in pathlib.Path("/dev").glob("nvidia[0-9]*")]
   return sorted((re.sub(r"\D", "", name) for name in names), key=int)
+
+
+def _tpu() -> bool:
+  """Whether this host has TPU chips and the library that drives them."""
+  chips = [*pathlib.Path("/dev").glob("accel[0-9]*"), *pathlib.Path("/dev").glob("vfio/[0-9]*")]
+  return bool(chips) and importlib.util.find_spec("libtpu") is not None
 
 
 def _gpu_slots(gpus: list[str], devices: int) -> list[_Slot]:
