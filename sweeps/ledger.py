@@ -136,7 +136,7 @@ class Ledger:
   def entries(self) -> list[Entry]:
     """All trials by number. One whose first entry was not written before a kill is forgotten."""
     found = []
-    for place in sorted((self.path / "trials").iterdir(), key=lambda place: int(place.name)):
+    for place in sorted((self.path / "trials").glob("[0-9]*"), key=lambda place: int(place.name)):
       entry = _json(place / "trial.json")
       if entry is not None:
         found.append(Entry(**entry))

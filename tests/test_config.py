@@ -42,7 +42,7 @@ GAN = "experiments/gan/mlp_digits.py"
 def _root(monkeypatch):
   monkeypatch.chdir(ROOT)
   # In process, nothing may change where the tests compile to.
-  monkeypatch.setattr(launch, "_start_jax", lambda: None)
+  monkeypatch.setattr(launch, "_start_jax", lambda **_: None)
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from sweeps.engines import ray as ray_engine
 from sweeps.engines import slurm as slurm_engine
 from training.errors import ConfigError, StorageError
 
-PATIENCE = 60  # seconds, of which a busy machine may need many
+PATIENCE = 180  # seconds, of which a busy machine may need many
 
 # Counts to argv[2] in the file argv[1], ten a second, from where the file says; takes argv[3]
 # seconds to save.
@@ -65,7 +65,8 @@ def jobs(tmp_path):
 def until(condition, what):
   deadline = time.monotonic() + PATIENCE
   while not (found := condition()):
-    assert time.monotonic() < deadline, f"never: {what}"
+    said = what if isinstance(what, str) else what()
+    assert time.monotonic() < deadline, f"never: {said}"
     time.sleep(0.05)
   return found
 
@@ -78,7 +79,7 @@ def statuses(engine, count):
     found.update({ended.job: ended.status for ended in engine.ended()})
     return len(found) == count
 
-  until(collect, f"{count} jobs ended, only {found}")
+  until(collect, lambda: f"{count} jobs ended, only {found}")
   assert engine.ended() == []
   return found
 
