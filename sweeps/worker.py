@@ -94,11 +94,8 @@ class Worker:
 
   def _run(self, entries: list[Entry]):
     """Runs a batch: at once where it is more than one trial and that is faster."""
-    experiments = []
-    for entry in entries:
-      assignments = [(key, repr(value)) for key, value in entry.overrides.items()]
-      tree = config.override(config.ml_collections.ConfigDict(self._base), assignments)
-      experiments.append(build(tree))
+    built = [(entry, experiment) for entry in entries if (experiment := self._built(entry))]
+    entries, experiments = [entry for entry, _ in built], [experiment for _, experiment in built]
     if len(entries) > 1 and self._at_once(experiments):
       try:
         self._attempt(entries, experiments)
@@ -107,6 +104,17 @@ class Worker:
         pass  # an earlier session left them at different steps
     for entry, experiment in zip(entries, experiments, strict=True):
       self._attempt([entry], [experiment])
+
+  def _built(self, entry: Entry) -> Experiment | None:
+    """The trial's experiment; None where a search proposed what cannot be one."""
+    assignments = [(key, repr(value)) for key, value in entry.overrides.items()]
+    tree = config.override(config.ml_collections.ConfigDict(self._base), assignments)
+    try:
+      return build(tree)
+    except UserError as error:
+      entry = entry.started_now(self._where)
+      self._ledger.write(entry.ended("failed", status=error.status, error=str(error)))
+      return None
 
   def _shared(self, experiment: Experiment, members: int) -> Machines:
     key = (experiment.structure, members)
@@ -209,11 +217,14 @@ class Worker:
     asked = self._ledger.asked()["population"]
     if asked != "auto":
       return asked == "vectorised"
-    if jax.devices()[0].platform == "cpu":
+    if not _accelerated():
       return False  # benchmarks/population.py: the cores are busy already
     stages = [experiment.stages[0] for experiment in experiments]
-    alone = self._shared(experiments[0], 0).of(stages[0]).seconds(stages[:1])
-    together = self._shared(experiments[0], len(stages)).of(stages[0]).seconds(stages)
+    try:
+      alone = self._shared(experiments[0], 0).of(stages[0]).seconds(stages[:1])
+      together = self._shared(experiments[0], len(stages)).of(stages[0]).seconds(stages)
+    except UserError:
+      return False  # each trial will say so for itself
     chosen = together < alone * len(experiments)
     print(
       f"{len(experiments)} trials at once: {together:.4f} s a dispatch; one after another:"
@@ -230,6 +241,10 @@ _NOT_FINITE = str(
     do="lower optimizer.learning_rate or set optimizer.clip_norm",
   )
 )
+
+
+def _accelerated() -> bool:
+  return jax.devices()[0].platform != "cpu"
 
 
 def _where() -> str:

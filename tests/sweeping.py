@@ -21,7 +21,7 @@ Paper     none.
 """
 from ml_collections import ConfigDict
 
-from sweeps.space import grid, log_uniform
+from sweeps.space import grid, integers, log_uniform
 
 CLAIMS = [
   dict(name="learns", metric="elbo", split="test", relation="elbo > rival.elbo", paper="none",
@@ -63,6 +63,10 @@ def sweep_hungry():
 
 def sweep_wrong():
   return grid({"model.hiden": (16, 8)})
+
+
+def space_wrong():
+  return {"model.latents": integers(-1, 0)}
 
 
 def space():

@@ -9,11 +9,13 @@ import jax
 import numpy as np
 import pytest
 
+from sweeps import worker
+from sweeps.ledger import Ledger
 from training import checkpoint, config, run
 from training.build import build
 from training.errors import Interrupted, NumericsError
 from training.loop import Stop
-from training.machine import Machines
+from training.machine import Machine, Machines
 from training.parallel import to_host
 from training.workdir import Workdir, read_rows
 
@@ -236,3 +238,30 @@ def test_the_same_command_twice_gives_the_same_bits(tmp_path):
     files = ("metrics.jsonl", "evaluation.json")
     found.append([(tmp_path / name / file).read_bytes() for file in files])
   assert found[0] == found[1]
+
+
+def test_on_an_accelerator_a_measurement_decides(tmp_path, monkeypatch, capsys):
+  ledger = Ledger(tmp_path)
+  base = config.load(VAE).to_dict()
+  ledger.ask(
+    dict(
+      config=base,
+      metric="elbo",
+      split="validation",
+      command=[],
+      title="",
+      track=[],
+      population="auto",
+    )
+  )
+  found = experiments("vae")[:3]
+  of_ours = worker.Worker(ledger, "job")
+  assert not of_ours._at_once(found)  # a CPU, unasked
+  monkeypatch.setattr(worker, "_accelerated", lambda: True)
+  of_ours._at_once(found)
+  assert "3 trials at once" in capsys.readouterr().out
+  for together, chosen in ((2.9, True), (3.1, False)):
+    monkeypatch.setattr(
+      Machine, "seconds", lambda self, stages, t=together: 1.0 if len(stages) == 1 else t
+    )
+    assert of_ours._at_once(found) is chosen

@@ -100,6 +100,15 @@ def test_failures_are_marked_and_do_not_stop_the_others(experiment, tmp_path):
   assert len(strict.stderr.splitlines()) == 1
 
 
+def test_what_a_search_proposes_in_vain_fails_alone(experiment, tmp_path):
+  folder = tmp_path / "vain"
+  done = sweep(experiment, folder, "--search=random", "--space=wrong", "--trials=2", "--jobs=1")
+  assert done.returncode == 0, done.stderr
+  found = entries(folder)
+  assert [(entry.state, entry.status) for entry in found.values()] == [("failed", 2)] * 2
+  assert found[0].error.startswith("error[CONFIG]: config.model.latents")
+
+
 def test_running_out_of_memory_is_a_failed_trial(experiment, tmp_path):
   folder = tmp_path / "hungry"
   done = sweep(experiment, folder, "--sweep=hungry", "--retries=0")
