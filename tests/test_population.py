@@ -14,6 +14,7 @@ from sweeps.ledger import Ledger
 from training import checkpoint, config, run
 from training.build import build
 from training.errors import Interrupted, NumericsError
+from training.initial import order_seed
 from training.loop import Stop
 from training.machine import Machine, Machines
 from training.parallel import to_host
@@ -265,3 +266,10 @@ def test_on_an_accelerator_a_measurement_decides(tmp_path, monkeypatch, capsys):
       Machine, "seconds", lambda self, stages, t=together: 1.0 if len(stages) == 1 else t
     )
     assert of_ours._at_once(found) is chosen
+
+
+def test_every_seed_and_stage_has_an_order_of_its_own():
+  found = experiments("stacked")
+  orders = {order_seed(run.stage_key(e, i)) for e in found for i in range(len(e.stages))}
+  assert len(orders) == len(found) * len(found[0].stages)
+  assert orders == {order_seed(run.stage_key(e, i)) for e in found for i in range(len(e.stages))}
