@@ -94,94 +94,125 @@ def run_stage(
     NumericsError: the loss of the last member left is not finite; its last finite checkpoint is
       kept.
   """
-  parallel, trainer, stage = machine.parallel, machine.trainer, machine.stage
-  training = stage.training
-  numbers = parallel.join([member.stage.numbers for member in members])
-  zeros = steps.zeros(state.metrics)
-  feeds = _feeds(stage, [member.seed for member in members], int(state.step.min()), parallel)
-  start = now = int(state.step.min())
-  progress = Progress(
-    training.steps, name=stage.name, start=start, examples=stage.program.examples * len(members)
-  )
-  unwritten = None  # the newest row stays on the device until the next step is on its way
+  loop = _Loop(machine, state, members, offset, stop)
+  try:
+    loop.run()
+  finally:
+    loop.progress.close()
+  return loop.state
 
-  def alive():
-    return [(i, member) for i, member in enumerate(members) if member.error is None]
 
-  def write():
-    nonlocal unwritten
-    if unwritten is not None:
-      step, metrics = unwritten
-      unwritten = None
-      rows = parallel.on_host(metrics)
-      for i, member in alive():
-        with _dropped(member, alive()):
-          _write_training(member, progress, step, offset + step, rows[i])
+class _Loop:
+  """A stage under way."""
 
-  def save(chosen: Sequence[tuple[int, Member]], *, best: bool = False):
+  def __init__(self, machine: Machine, state, members: Sequence[Member], offset: int, stop: Stop):
+    self.machine, self.state, self.members = machine, state, members
+    self.offset, self.stop = offset, stop
+    self.stage, self.training = machine.stage, machine.stage.training
+    self.now = self.start = int(state.step.min())
+    self.numbers = machine.parallel.join([member.stage.numbers for member in members])
+    self.zeros = steps.zeros(state.metrics)
+    self.unwritten = None  # the newest row stays on the device until the next step is on its way
+    seeds = [member.seed for member in members]
+    self.feeds = _feeds(self.stage, seeds, self.start, machine.parallel)
+    self.progress = Progress(
+      self.training.steps,
+      name=self.stage.name,
+      start=self.start,
+      examples=self.stage.program.examples * len(members),
+    )
+
+  def run(self):
+    """Evaluate, save, fetch, step, write, in that order, until the last step."""
+    last = self.training.steps
+    while True:
+      fresh = self.now > self.start  # what belongs to the first step was done before the stop
+      stopping = self.stop.requested
+      if fresh and _due(self.training.eval_every, self.now, last):
+        self.write()
+        self.evaluate()
+      if fresh and (stopping or _due(self.training.checkpoint_every, self.now, last)):
+        self.write()
+        self.save(self.alive())
+      if self.now == last:
+        break
+      if stopping:
+        self.interrupt()
+      self.advance(fresh)
+    self.wait()
+
+  def alive(self) -> list[tuple[int, Member]]:
+    return [(i, member) for i, member in enumerate(self.members) if member.error is None]
+
+  def advance(self, fresh: bool):
+    trainer = self.machine.trainer
+    count = min(_until_next(self.training, self.now), trainer.group)
+    feed = [next(self.feeds) for _ in range(count)]
+    if fresh:
+      self.state = trainer(self.state, feed, self.numbers)
+    else:
+      with self.progress.compiling():
+        self.state = jax.block_until_ready(trainer(self.state, feed, self.numbers))
+    self.now += count
+    self.write()
+    if self.now % self.training.log_every == 0 or self.now == self.training.steps:
+      self.unwritten = (self.now, self.state.metrics)
+      self.state = self.state.replace(metrics=self.zeros)
+
+  def write(self):
+    if self.unwritten is None:
+      return
+    (step, metrics), self.unwritten = self.unwritten, None
+    rows = self.machine.parallel.on_host(metrics)
+    for i, member in self.alive():
+      with _dropped(member, self.alive()):
+        _write_training(member, self.progress, step, self.offset + step, rows[i])
+
+  def evaluate(self):
+    step, parallel = self.offset + self.now, self.machine.parallel
+    if len(self.stage.source.split("validation")):
+      measured = self.machine.evaluate(
+        self.state.weights, self.state.mutable, "validation", self.numbers
+      )
+      better = []
+      for i, member in self.alive():
+        _record(member, step, "validation", measured[i].values)
+        value = measured[i].values[self.training.best]
+        if _better(value, member.best, self.training.best_is):
+          member.best = value
+          better.append((i, member))
+      self.save(better, best=True)
+    for i, member in self.alive():
+      if member.watch is not None:
+        member.watch(parallel.member(self.state, i), step)
+
+  def save(self, chosen: Sequence[tuple[int, Member]], *, best: bool = False):
+    parallel = self.machine.parallel
     for i, member in chosen:
       member.workdir.rows.sync()
       meta = {
-        "stage": stage.name,
-        "step": now,
+        "stage": self.stage.name,
+        "step": self.now,
         "devices": parallel.shares,
-        "parallel": training.parallel,
+        "parallel": self.training.parallel,
         "best": member.best if best else None,
       }
-      with _dropped(member, alive()):
-        member.checkpoints.save(offset + now, parallel.member(state, i), meta, best=best)
+      own = parallel.member(self.state, i)
+      with _dropped(member, self.alive()):
+        member.checkpoints.save(self.offset + self.now, own, meta, best=best)
 
-  try:
-    while True:
-      fresh = now > start  # what belongs to the first step was done before the interruption
-      stopping = stop.requested
-      if fresh and _due(training.eval_every, now, training.steps):
-        write()
-        if len(stage.source.split("validation")):
-          measured = machine.evaluate(state.weights, state.mutable, "validation", numbers)
-          better = []
-          for i, member in alive():
-            _record(member, offset + now, "validation", measured[i].values)
-            value = measured[i].values[training.best]
-            if _better(value, member.best, training.best_is):
-              member.best = value
-              better.append((i, member))
-          save(better, best=True)
-        for i, member in alive():
-          if member.watch is not None:
-            member.watch(parallel.member(state, i), offset + now)
-      if fresh and (stopping or _due(training.checkpoint_every, now, training.steps)):
-        write()
-        save(alive())
-      if now == training.steps:
-        break
-      if stopping:
-        for member in members:
-          member.checkpoints.wait()
-        raise Interrupted(
-          f"stopped at step {offset + now}",
-          where=", ".join(str(member.workdir.path) for member in members),
-          kept="everything up to that step" if now else "nothing, since no step was taken",
-          do="run the same command to go on",
-        )
-
-      count = min(_until_next(training, now), trainer.group)
-      feed = [next(feeds) for _ in range(count)]
-      if fresh:
-        state = trainer(state, feed, numbers)
-      else:
-        with progress.compiling():
-          state = jax.block_until_ready(trainer(state, feed, numbers))
-      now += count
-      write()
-      if now % training.log_every == 0 or now == training.steps:
-        unwritten = (now, state.metrics)
-        state = state.replace(metrics=zeros)
-    for member in members:
+  def wait(self):
+    for member in self.members:
       member.checkpoints.wait()
-  finally:
-    progress.close()
-  return state
+
+  def interrupt(self):
+    self.wait()
+    raise Interrupted(
+      f"stopped at step {self.offset + self.now}",
+      where=", ".join(str(member.workdir.path) for member in self.members),
+      kept="everything up to that step" if self.now else "nothing, since no step was taken",
+      do="run the same command to go on",
+    )
 
 
 @contextlib.contextmanager
