@@ -238,6 +238,9 @@ def submitit(request, tmp_path, slurm, monkeypatch):
   pytest.importorskip(name, reason=f"{name} is not installed (requirements-cluster.txt)")
   import submitit
 
+  # As in a sweep, which hears SIGINT itself: what was started with it ignored (nohup, a background
+  # job) would hand that on, and submitit's own way to cancel a local job would do nothing.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
   monkeypatch.setattr(submitit.SlurmJob.watcher, "_delay_s", 0.2)
   settings = slurm_engine.Settings(
     cluster=request.param,
@@ -258,6 +261,7 @@ def submitit(request, tmp_path, slurm, monkeypatch):
 
   yield engine, node_process
   engine.close()
+  signal.signal(signal.SIGINT, before)
 
 
 def test_submitit_runs_stops_and_requeues_jobs(submitit, jobs, slurm, monkeypatch):
