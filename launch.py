@@ -149,16 +149,25 @@ def _engine_options(sub: argparse.ArgumentParser):
     metavar="KEY=VALUE",
     help="a setting of the engine (docs/clusters.md); may be repeated",
   )
+  # Their defaults are those of sweeps.controller.Limits.
   sub.add_argument(
     "--population",
     choices=("auto", "sequential", "vectorised", "off"),
-    default="auto",
+    default=argparse.SUPPRESS,
     help="trials of one program share a process one after another, at once under vmap, or not",
   )
-  sub.add_argument("--timeout", type=float, default=0, help="seconds of one attempt at a trial")
-  sub.add_argument("--grace", type=float, default=20, help="seconds to save before being killed")
-  sub.add_argument("--retries", type=int, default=1, help="after a crash of a trial's process")
-  sub.add_argument("--max-failures", type=int, default=0, help="that stop the sweep (0: none do)")
+  sub.add_argument(
+    "--timeout", type=float, default=argparse.SUPPRESS, help="seconds of one attempt at a trial"
+  )
+  sub.add_argument(
+    "--grace", type=float, default=argparse.SUPPRESS, help="seconds to save before being killed"
+  )
+  sub.add_argument(
+    "--retries", type=int, default=argparse.SUPPRESS, help="after a crash of a trial's process"
+  )
+  sub.add_argument(
+    "--max-failures", type=int, default=argparse.SUPPRESS, help="that stop the sweep (0: none do)"
+  )
 
 
 def _overrides(parser, rest: list[str]) -> list[tuple[str, str]]:
@@ -322,13 +331,8 @@ def _limits(args):
   from sweeps.controller import Limits
   from training import config
 
-  spec = {
-    "population": args.population,
-    "timeout": args.timeout,
-    "retries": args.retries,
-    "max_failures": args.max_failures,
-    "grace": args.grace,
-  }
+  names = ("population", "timeout", "retries", "max_failures", "grace")
+  spec = {name: getattr(args, name) for name in names if name in args}
   return Limits(**config.arguments(Limits, spec, where="limits"))
 
 
