@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
   weights(sub)
   sub.add_argument("--count", type=int, default=48, help="how many (default 48)")
   sub.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+  sub = command("probe", _probe, "measure what a trained run's features are good for")
+  workdir(sub)
+  weights(sub)
+  sub.add_argument("--neighbours", type=int, default=5, help="of the vote (default 5)")
   workdir(command("report", _report, "draw a trained run's figures again and rewrite its report"))
   sub = command("sweep", _sweep, "run many trials of an experiment, and rank them")
   _sweep_options(sub)
@@ -234,6 +238,13 @@ def _sample(args, overrides):
   from training import look
 
   look.sample(args.workdir, count=args.count, seed=args.seed, weights=args.weights)
+
+
+def _probe(args, overrides):
+  _start_jax()
+  from training import look
+
+  look.probe(args.workdir, weights=args.weights, neighbours=args.neighbours)
 
 
 def _report(args, overrides):

@@ -34,6 +34,10 @@ class Source(images.ImageSource):
     return np.dtype(np.float32)
 
   @property
+  def levels(self) -> int:
+    return 17
+
+  @property
   def class_names(self) -> tuple[str, ...]:
     return tuple("0123456789")
 

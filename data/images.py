@@ -35,6 +35,8 @@ class ImageSource(source.Source):
       with a validation part of its own uses that and ignores this.
     train_examples: only the first so many training examples; 0 means all.
     test_examples: only the first so many test examples; 0 means all.
+    normal: the one class of the training and validation examples, the test split being whole, for
+      learning what is normal and telling the rest from it (Ruff et al. 2018); -1 means all classes.
     binarize: "none"; "dynamic", a fresh draw of each pixel from each example's key; "fixed", one
       draw an example that never changes.
     crop_padding: pixels of zero padding on each side before the random crop; 0 means no crop.
@@ -44,6 +46,7 @@ class ImageSource(source.Source):
   validation: Annotated[int, "[0, inf)"] = 0
   train_examples: Annotated[int, "[0, inf)"] = 0
   test_examples: Annotated[int, "[0, inf)"] = 0
+  normal: Annotated[int, "[-1, inf)"] = -1
   binarize: Literal["none", "dynamic", "fixed"] = "none"
   crop_padding: Annotated[int, "[0, inf)"] = 0  # train only
   flip: bool = False  # train only
@@ -70,6 +73,11 @@ class ImageSource(source.Source):
     """The type in which pixels are stored."""
     return np.dtype(np.uint8)
 
+  @property
+  def levels(self) -> int:
+    """Values that a stored pixel can take, equally spaced from 0 to 1; 0 where it is continuous."""
+    return 256 if self.image_dtype == np.uint8 else 0
+
   def spec(self) -> Mapping[str, jax.ShapeDtypeStruct]:
     return {
       "image": jax.ShapeDtypeStruct(self.data_shape, self.image_dtype),
@@ -77,7 +85,15 @@ class ImageSource(source.Source):
     }
 
   def facts(self) -> Mapping[str, Any]:
-    return {"data_shape": self.data_shape, "classes": len(self.class_names)}
+    return {
+      "data_shape": self.data_shape,
+      "classes": len(self.class_names),
+      "levels": self.levels if self.binarize == "none" else 2,
+    }
+
+  def conditions(self) -> Mapping[str, str]:
+    # Bounds on binarised images, drawn afresh or once, and on grey ones are three different things.
+    return {"binarisation": self.binarize}
 
   @functools.cached_property
   def _parts(self) -> dict[str, source.Split | None]:
@@ -96,8 +112,18 @@ class ImageSource(source.Source):
 
   def _part(self, name: str) -> source.Split | None:
     if name not in self._parts:
-      self._parts[name] = self.part(name)
+      part = self.part(name)
+      if self.normal >= 0 and name != "test" and part is not None:
+        part = self._of_one_class(part)
+      self._parts[name] = part
     return self._parts[name]
+
+  def _of_one_class(self, part: source.Split) -> source.Split:
+    if self.normal >= len(self.class_names):
+      raise ValueError(f"data.normal={self.normal}, but there are {len(self.class_names)} classes")
+    starts = range(0, len(part), 4096)  # a set that streams is not decoded at once
+    labels = [part.take(np.arange(s, min(s + 4096, len(part))))["label"] for s in starts]
+    return _Rows(part, np.flatnonzero(np.concatenate(labels) == self.normal))
 
   def _make_split(self, name: str) -> source.Split:
     part = self._part(name)
@@ -163,6 +189,21 @@ class ImageSource(source.Source):
     # and how they are read may differ between machines that train the same thing.
     settings = (self.binarize, self.crop_padding, self.flip)
     return hashlib.sha256(repr(settings).encode())
+
+
+class _Rows:
+  """The examples of a part at chosen rows."""
+
+  def __init__(self, whole: source.Split, rows: np.ndarray):
+    self._whole = whole
+    self._rows = rows
+    self.arrays = None if whole.arrays is None else whole.take(rows)
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    return self._whole.take(self._rows[rows])
 
 
 class _Range:

@@ -80,6 +80,10 @@ class Source(abc.ABC):
       train: augmentation only happens while training.
     """
 
+  def conditions(self) -> Mapping[str, str]:
+    """Settings without which a measured number says nothing, by name: it is reported with them."""
+    return {}
+
   @abc.abstractmethod
   def fingerprint(self) -> str:
     """SHA-256 (hex) of the examples and of the settings that change what a model sees."""

@@ -17,9 +17,14 @@ def project(data: np.ndarray, count: int) -> np.ndarray:
   return (data.reshape(len(data), -1) - mean_D) @ directions.T
 
 
-def squared_error(train: np.ndarray, test: np.ndarray, count: int) -> float:
-  """Squared error per test example, a sum over dimensions, of components fitted on `train`."""
+def errors(train: np.ndarray, test: np.ndarray, count: int) -> np.ndarray:
+  """[N] squared errors of test examples, sums over dimensions, of components fitted on `train`."""
   mean_D, directions = components(train, count)
   centred_ND = test.reshape(len(test), -1).astype(np.float64) - mean_D
   left_out = centred_ND - centred_ND @ directions.T @ directions
-  return float(np.square(left_out).sum(1).mean())
+  return np.square(left_out).sum(1)
+
+
+def squared_error(train: np.ndarray, test: np.ndarray, count: int) -> float:
+  """Their mean over the test examples."""
+  return float(errors(train, test, count).mean())

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from report import plots
 from report.canvas import (
   ALARM,
   DPI,
@@ -31,7 +32,7 @@ from report.canvas import (
 )
 from report.curves import SPLITS, curves
 from report.wording import short
-from tasks.views import Confusion, Images, Scatter, View
+from tasks.views import Bars, Confusion, Images, Lines, Scatter, View
 
 __all__ = ["DPI", "curves", "draw", "pixels", "samples_over_time", "save"]
 
@@ -69,7 +70,11 @@ def draw(view: View) -> Figure:
       return _scatter(view)
     case Confusion():
       return _confusion(view)
-  raise TypeError(f"no drawing for {type(view).__name__}; known are Images, Scatter, Confusion")
+    case Lines():
+      return plots.lines(view)
+    case Bars():
+      return plots.bars(view)
+  raise TypeError(f"no drawing for {type(view).__name__}; known are {View}")
 
 
 def samples_over_time(steps_to_images: Mapping[int, np.ndarray]) -> Figure:

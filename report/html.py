@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from report.wording import ABSENT, text
 
 
 def write(
-  workdir: str | os.PathLike[str], *, default_config: Mapping[str, Any] | None = None
+  workdir: str | os.PathLike[str],
+  *,
+  default_config: Mapping[str, Any] | None = None,
+  warnings: Sequence[str] = (),
 ) -> Path:
   """Writes report.html into `workdir` from the files that the run left there.
 
@@ -27,6 +30,7 @@ def write(
     workdir: the folder of the run.
     default_config: the nested config before anything was overridden; what differs from it is
       listed and highlighted.
+    warnings: what was warned of while the run ran, a sentence each.
 
   Returns:
     The path of the report. A reader sees the old report or the whole new one, never a part.
@@ -49,6 +53,7 @@ def write(
   name = _experiment(workdir, environment)
   sections = [
     _header(workdir, name, config, environment, evaluation),
+    *([page.section("Warnings", page.sentences(warnings))] if warnings else []),
     page.section("Evaluation", _evaluation(evaluation, evaluation_problem)),
     page.section("Figures", _figures(workdir / "figures")),
     page.section("Configuration", _configuration(config, default_config)),
@@ -129,6 +134,9 @@ def _evaluation(evaluation: Mapping[str, Any], problem: str) -> str:
   for key in ("weights", "step"):
     value = text(evaluation[key]) if key in evaluation else "not recorded"
     rows.append((key, [escape(value)] * len(splits)))
+  conditions = evaluation.get("conditions")
+  for key, value in (conditions if isinstance(conditions, Mapping) else {}).items():
+    rows.append((key, [escape(text(value))] * len(splits)))
   for metric in metrics:
     absent = '<span class="faint">not measured</span>'
     values = [split.get(metric, ABSENT) for split in splits.values()]

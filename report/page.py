@@ -106,6 +106,11 @@ def missing(sentence: str) -> str:
   return f'<p class="missing">{escape(sentence)}</p>'
 
 
+def sentences(lines: Iterable[str]) -> str:
+  """Sentences, one under the other."""
+  return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
 def number(value: Any) -> str:
   """One number as HTML; what is not finite stands out."""
   if isinstance(value, bool) or not isinstance(value, (int, float)):

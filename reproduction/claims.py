@@ -152,7 +152,7 @@ def _claim(module, where: str, spec) -> Claim:
   compared = any(comparison.with_rival for comparison in comparisons)
   if not claim.settings:
     _refuse(f"{where}.settings names no setting, so nothing is claimed", module)
-  if compared != bool(claim.rivals):
+  if compared != bool(claim.rivals) and claim.relation:
     said, other = ("rivals", "relation") if claim.rivals else ("relation", "rivals")
     _refuse(f"{where}.{said} speaks of rivals, {where}.{other} of none", module)
   for setting in claim.settings:
@@ -238,7 +238,8 @@ def judge(claim: Claim, runs: Runs) -> Verdict:
   comparisons = parse(claim.relation)
   read_by = dict.fromkeys(name for comparison in comparisons for name in comparison.names)
   own = dict.fromkeys((claim.metric, *(n for n in read_by if not n.startswith("rival."))))
-  rivals = [n.removeprefix("rival.") for n in read_by if n.startswith("rival.")]
+  # Without a relation nothing is asserted of the rivals; they are shown by the same metric.
+  rivals = [n.removeprefix("rival.") for n in read_by if n.startswith("rival.")] or [claim.metric]
   settings = []
   for setting in claim.settings:
     values = _values(claim, runs, setting, own)

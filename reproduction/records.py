@@ -112,7 +112,13 @@ def _run(claim: Claim, seed: int, evaluation: Mapping[str, Any]) -> dict[str, An
     )
   metrics = dict(evaluation["splits"][claim.split])
   examples = metrics.pop("examples")
-  return {"seed": seed, "step": evaluation["step"], "examples": examples, "metrics": metrics}
+  return {
+    "seed": seed,
+    "step": evaluation["step"],
+    "examples": examples,
+    "conditions": evaluation["conditions"],
+    "metrics": metrics,
+  }
 
 
 def _summary(claim: Claim, found: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -37,7 +37,7 @@ class _Row(NamedTuple):
   record: Record | None
   verdict: Verdict
   seeds: int  # of the record
-  examples: str  # of the split
+  examples: str  # of the split: how many, and under which conditions
   shown: str  # the verdict as a table shows it
 
 
@@ -64,13 +64,19 @@ def _judged(row: _Row, own: Mapping, reason: str) -> _Row:
   """The row with what the runs of the record say, and no verdict where the record is stale."""
   judged = records.claim_of(own)
   verdict = claims.judge(judged, records.runs_of(own))
-  sizes = sorted({f"{run['examples']:,}" for setting in own["runs"] for run in setting["seeds"]})
+  runs = [run for setting in own["runs"] for run in setting["seeds"]]
+  about = {", ".join([f"{run['examples']:,} examples", *_conditions(run)]) for run in runs}
   return row._replace(
     verdict=verdict,
     seeds=judged.seeds,
-    examples=" or ".join(sizes),
+    examples=" or ".join(sorted(about)),
     shown=f"stale: {reason}" if reason else verdict.outcome,
   )
+
+
+def _conditions(run: Mapping) -> list[str]:
+  # Records from before conditions were recorded have none.
+  return [f"{k} {v}" for k, v in run["conditions"].items()] if "conditions" in run else []
 
 
 def table(listed: Sequence[Entry], found: Records, *, detailed: bool) -> str:
@@ -114,7 +120,7 @@ def _ours(row: _Row) -> str:
   settings = "; ".join(_brief(summary) for summary in row.verdict.settings)
   rivals = "; ".join(_brief(summary) for summary in row.verdict.rivals)
   against = f"; against {rivals}" if rivals else ""
-  witness = f"{row.claim.metric} on {row.claim.split}, {row.examples} examples, {row.seeds} seeds"
+  witness = f"{row.claim.metric} on {row.claim.split}, {row.examples}, {row.seeds} seeds"
   return f"{settings}{against} ({witness})"
 
 
@@ -179,7 +185,7 @@ def _page(row: _Row) -> str:
     facts.append(f"not run; it takes {count} runs: `{command}`{cost}")
   else:
     facts += [row.verdict.why] if claim.relation or not row.verdict.settings else []
-    facts.append(f"{claim.split} split, {row.examples} examples, {row.seeds} seeds")
+    facts.append(f"{claim.split} split, {row.examples}, {row.seeds} seeds")
   parts = [head, "\n".join(f"- {fact}" for fact in facts)]
   if row.verdict.settings:
     parts.append(_settings(row.verdict))

@@ -9,8 +9,10 @@ import numpy as np
 
 from evaluation import frechet
 from models.layers import batch_axis
-from tasks.objective import Call, Examples, Mean, Objective, Phase
+from tasks.objective import Call, Examples, Mean, Objective, Phase, Sentinel
 from tasks.views import Images, View, contact_sheet
+
+_SATURATED = 0.99  # accuracy on real and on generated images
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,20 @@ class Task(Objective):
     return (
       Phase("discriminator", discriminator, ("discriminator",), self.discriminator_steps),
       Phase("generator", generator, ("generator",)),
+    )
+
+  def sentinels(self):
+    def holds(row):
+      names = ("discriminator/real_accuracy", "discriminator/fake_accuracy")
+      return all(name in row and row[name] > _SATURATED for name in names)
+
+    return (
+      Sentinel(
+        "saturated discriminator",
+        holds,
+        "it tells real from fake nearly always, which teaches the generator nothing: lower"
+        " optimizer.per_phase.discriminator.learning_rate",
+      ),
     )
 
   def measure(self, model):

@@ -1,4 +1,4 @@
-"""Observation models: -log p(x) of examples, as sums over their dimensions."""
+"""Cross-entropies of what an autoencoder reconstructs, as sums over its dimensions."""
 
 import jax
 import jax.numpy as jnp
@@ -15,3 +15,11 @@ def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
   # One exponential and one logarithm a pixel, where two log-sigmoids would take two of each.
   nll_BD = jnp.maximum(l_BD, 0) - l_BD * x_BD + jnp.log1p(jnp.exp(-jnp.abs(l_BD)))
   return nll_BD.sum(-1)
+
+
+def multinomial_nll(logits: jax.Array, counts: jax.Array) -> jax.Array:
+  """-sum_d counts_d log softmax(logits)_d [B] in nats, without the multinomial coefficient.
+
+  Finite for any finite logit, and 0 for an empty document.
+  """
+  return (counts * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits)).sum(-1)

@@ -15,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from models.layers import batch_axis
 from tasks.views import Images, View
 
 Params = dict[str, Any]
 State = dict[str, Any]  # mutable collections of the model: "batch_stats", ...
+# Arrays [B, ...] by name; besides the data's own, `mask` [B] (0 where padded) and, in training,
+# `step` [B], the stage's step that the batch belongs to.
 Batch = dict[str, jax.Array]
 
 
@@ -61,13 +64,62 @@ class Phase(NamedTuple):
 
 
 class Call(Protocol):
-  """A trained model, compiled: `call(*inputs, method="decode", seed=0)` runs one of its methods."""
+  """A trained model, compiled: `call(*inputs, method="decode", seed=0)` runs one of its methods.
+
+  A method may also be a function of the bound model and the inputs. `fixed` are keyword arguments
+  that are not arrays; every choice of them is compiled once.
+  """
 
   model: nn.Module
 
   def __call__(
-    self, *inputs: Any, method: str = "__call__", seed: int = 0, **fixed: Any
+    self,
+    *inputs: Any,
+    method: str | Callable[..., Any] = "__call__",
+    seed: int = 0,
+    **fixed: Any,
   ) -> Any: ...
+
+
+def applied(
+  model: nn.Module, params: Params, state: State, inputs: tuple, rng: jax.Array, *, train: bool
+) -> tuple[Any, State]:
+  """A model's output for a batch, and its other collections after it (as before, unless `train`).
+
+  One key serves all the streams of randomness that the model asks for by name.
+  """
+  return model.apply(
+    {"params": params, **state},
+    *inputs,
+    train=train,
+    mutable=list(state) if train else [],
+    rngs={"params": rng},
+  )
+
+
+def batch_mean(values: jax.Array, mask_B: jax.Array) -> jax.Array:
+  """[...] the mean of [B, ...] over the examples of the whole batch, the same on every device.
+
+  For losses that are no mean over examples but a function of one: such a loss counts as often as
+  the device has examples, so that the sum over devices is that of the whole batch.
+  """
+  weight = mask_B.reshape(-1, *[1] * (values.ndim - 1))
+  values = jnp.where(weight > 0, values.astype(jnp.float32), 0.0)
+  total, count = batch_axis.total((values.sum(0), mask_B.sum()))
+  return total / jnp.maximum(count, 1e-8)
+
+
+def in_batches(call: Call, *inputs: np.ndarray, size: int = 500, seed: int = 0, **options) -> Any:
+  """`call` on inputs [N, ...] a batch at a time, its results [N, ...] put together again.
+
+  For sets that would not fit at once; each batch has its own seed.
+  """
+  count = len(inputs[0])
+  parts = [
+    call(*(x[start : start + size] for x in inputs), seed=seed + start, **options)
+    for start in range(0, count, size)
+  ]
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 class Examples(NamedTuple):
@@ -77,9 +129,27 @@ class Examples(NamedTuple):
   class_names: tuple[str, ...] = ()
 
 
+class Sentinel(NamedTuple):
+  """A way in which training fails silently, watched for in the rows of training metrics.
+
+  Attributes:
+    name: in a word or two.
+    holds: whether a row of means shows it.
+    remedy: what to try first.
+  """
+
+  name: str
+  holds: Callable[[Mapping[str, float]], bool]
+  remedy: str
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective(abc.ABC):
   """What is minimised, what is measured per batch, what is worth looking at."""
+
+  def inputs(self, batch: Batch) -> tuple[jax.Array, ...]:
+    """What the model is called with, of a batch; its parameters are created from these shapes."""
+    return (batch["image"],)
 
   @abc.abstractmethod
   def phases(self, model: nn.Module) -> tuple[Phase, ...]:
@@ -88,6 +158,14 @@ class Objective(abc.ABC):
   @abc.abstractmethod
   def measure(self, model: nn.Module) -> Callable[[Params, State, Batch, jax.Array], Metrics]:
     """Metrics of one evaluation batch; its `mask` is zero where the batch was padded."""
+
+  def sentinels(self) -> tuple[Sentinel, ...]:
+    """What to warn of while training."""
+    return ()
+
+  def features(self, call: Call, examples: Examples) -> np.ndarray | None:
+    """Representations [N, F] of examples, or None where the model has none to offer."""
+    return None
 
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
     """What needs a whole set at once: a distribution, the fit of a rival. On the host."""

@@ -53,6 +53,38 @@ class Confusion:
   caption: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Lines:
+  """Curves over one axis.
+
+  Attributes:
+    x: [N], shared by all of them.
+    lines: label to values [N]; what is not a number leaves a gap.
+    axes: the names of the two axes.
+    caption: one sentence that says what a reader should look for.
+  """
+
+  x: np.ndarray
+  lines: Mapping[str, np.ndarray]
+  axes: tuple[str, str]
+  caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+  """A number for each of some things, drawn in their order.
+
+  Attributes:
+    values: label to height.
+    axes: what the things are, and what the heights.
+    caption: one sentence that says what a reader should look for.
+  """
+
+  values: Mapping[str, float]
+  axes: tuple[str, str]
+  caption: str
+
+
 def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
   """[N, ...] images in rows of `columns`; a last row that is not full is left out."""
   if len(images) <= columns:
@@ -61,4 +93,4 @@ def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
   return Images({f"{i + 1}-{i + columns}": images[i : i + columns] for i in starts}, caption)
 
 
-View = Images | Scatter | Confusion
+View = Images | Scatter | Confusion | Lines | Bars

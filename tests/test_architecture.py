@@ -13,7 +13,7 @@ ROOMS = {
   "evaluation": {"evaluation"},
   "experiments": {"sweeps.space"},  # the words in which it says what to run; standard library only
   "report": {"report", "tasks.views"},
-  "training": {"training", "models.layers", "tasks", "data", "report"},
+  "training": {"training", "models.layers", "tasks", "data", "evaluation", "report"},
   "sweeps": {"sweeps", "training", "report"},
   "reproduction": {"reproduction", "sweeps", "training", "report"},
   "launch": {"training", "sweeps", "reproduction"},

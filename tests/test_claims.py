@@ -6,8 +6,9 @@ import inspect
 import itertools
 import json
 import math
+import pathlib
+import re
 import sys
-import textwrap
 import types
 
 import numpy as np
@@ -362,7 +363,7 @@ def test_the_key_of_overrides_is_their_values():
     (dict(settings=[{"b": {1, 2}}]), "CLAIMS.0.settings: trial 0"),
     (dict(settings=[{"seed": 3}]), "seed=3 sets the seed"),
     (dict(settings=[]), "CLAIMS.0.settings names no setting"),
-    (dict(rivals=[{"b": 2}]), "CLAIMS.0.rivals speaks of rivals, CLAIMS.0.relation of none"),
+    (dict(rivals=[{"b": 2}], relation="elbo > 1"), "CLAIMS.0.rivals speaks of rivals, CLAIMS.0.relation of none"),
     (dict(relation="elbo > rival.elbo"), "CLAIMS.0.relation speaks of rivals, CLAIMS.0.rivals of none"),
     (dict(relation="elbo > rival.elbo", rivals=[{}]), "is its own only rival"),
   ],
@@ -376,6 +377,20 @@ def test_a_claim_that_is_none_is_refused_in_one_line(fields, said):
   assert "\n" not in str(caught.value)
 
 
+def test_a_measured_claim_shows_its_rivals_and_judges_nothing():
+  page = _page(FIELDS | dict(rivals=[{"b": 2}], seeds=2))
+  (claim,) = claims.read(page, "small")
+  runs = {
+    claims.key({}): {0: {"elbo": 1.0}, 1: {"elbo": 2.0}},
+    claims.key({"b": 2}): {0: {"elbo": 5.0}, 1: {"elbo": 7.0}},
+  }
+  verdict = claims.judge(claim, runs)
+  assert verdict.outcome == "MEASURED"
+  (own,), (rival,) = verdict.settings, verdict.rivals
+  assert own.metrics["elbo"].mean == 1.5
+  assert rival.metrics["elbo"].mean == 6.0
+
+
 def test_claims_of_one_name_and_claims_that_are_no_dicts_are_refused():
   with pytest.raises(ConfigError, match="two claims of one name"):
     claims.read(_page(FIELDS, FIELDS), "small")
@@ -386,11 +401,22 @@ def test_claims_of_one_name_and_claims_that_are_no_dicts_are_refused():
     claims.read(_page(missing), "small")
 
 
-def _scored(task) -> set[str]:
-  """The names that a task's `score` returns, read off its code: to run it takes a trained model."""
-  tree = ast.parse(textwrap.dedent(inspect.getsource(type(task).score)))
-  dicts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Return)]
-  return {key.value for d in dicts if isinstance(d, ast.Dict) for key in d.keys}
+def _scored(task) -> re.Pattern:
+  """What a task's `score` may name, read off its code: to run it takes a trained model.
+
+  Every text in the files of the task's classes and of the evaluation room, whatever it is for.
+  """
+  files = {inspect.getsourcefile(cls) for cls in type(task).__mro__ if "tasks" in cls.__module__}
+  files |= set(pathlib.Path("evaluation").glob("*.py"))
+  texts = set()
+  for node in itertools.chain(*(ast.walk(ast.parse(pathlib.Path(f).read_text())) for f in files)):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+      texts.add(node.value)
+    elif isinstance(node, ast.JoinedStr):  # f"active_units_{i}"
+      parts = [re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in node.values]
+      if any(part != r"\w+" for part in parts):
+        texts.add("".join(parts))
+  return re.compile("|".join(texts))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS)
@@ -400,10 +426,11 @@ def test_experiments_claim_what_they_measure(path):
     found = claims.read(module, variant)
     assert found, f"{path} claims nothing for {variant}"
     stage = build(module.get_config(variant)).stages[-1]
-    names = initial.measured(stage) | _scored(stage.task)
+    measured, scored = initial.measured(stage), _scored(stage.task)
     for claim in found:
       read = {n.removeprefix("rival.") for c in parse(claim.relation) for n in c.names}
-      assert {claim.metric} | read <= names
+      for name in ({claim.metric} | read) - measured:
+        assert scored.fullmatch(name), f"nothing measures {name}"
       assert set(claim.relation and [claim.metric]) <= read
       for overrides in claims.needed(claim):
         assignments = [(name, repr(value)) for name, value in overrides.items()]
@@ -469,6 +496,7 @@ def _evaluations(seeds=3, **changed):
     claims.key(overrides): {
       seed: {
         "step": 3,
+        "conditions": {"binarisation": "fixed"},
         "splits": {
           "test": {
             "examples": 1450,
@@ -511,7 +539,7 @@ def test_a_record_is_read_as_it_was_written(root):
   plays, kl = found["claims"]
   assert plays["runs"][0]["mean"] == pytest.approx(5.0 + 0.5 / 3)
   assert plays["runs"][0]["seeds"][2] == {
-    "seed": 2, "step": 3, "examples": 1450, "metrics": {"elbo": 5.4, "floor": 1.0},
+    "seed": 2, "step": 3, "examples": 1450, "conditions": {"binarisation": "fixed"}, "metrics": {"elbo": 5.4, "floor": 1.0},
   }  # fmt: skip
   assert len(plays["runs"]) == 2
   assert kl["runs"][0]["seeds"][1]["metrics"] == {"kl": 0.501}
@@ -608,9 +636,9 @@ def test_the_tables_say_what_the_records_say(root):
   assert (
     "| `toy/model_toy` small | more is \\| better "
     f"| beta 1: {shown}, floor 1; against beta 2: {tables.number(half._replace(mean=half.mean - 2, low=half.low - 2, high=half.high - 2))} "
-    "(elbo on test, 1,450 examples, 3 seeds) | 5 against 3 (Somebody 1900, table 1) | PASS |"
+    "(elbo on test, 1,450 examples, binarisation fixed, 3 seeds) | 5 against 3 (Somebody 1900, table 1) | PASS |"
   ) in readme
-  assert "| 0.5010 ± 0.0025 (kl on validation, 50 examples, 3 seeds) | none | MEASURED |" in readme
+  assert "| 0.5010 ± 0.0025 (kl on validation, 50 examples, binarisation fixed, 3 seeds) | none | MEASURED |" in readme
   assert "Not run: `toy/model_toy` paper." in readme
   assert "**plays: PASS.** More is | better." in pages
   assert "`elbo > rival.elbo and elbo > floor`" in pages

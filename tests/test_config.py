@@ -140,6 +140,8 @@ def sites():
         f"stages.{i}.{key}": stage[key] for key in ("model", "task", "data") if key in stage
       }
     for where, block in blocks.items():
+      if "name" not in block:  # a stage's change of the shared block
+        continue
       room, attribute = {
         "model": ("models", "Model"),
         "task": ("tasks", "Task"),
@@ -1175,3 +1177,15 @@ def test_an_annotation_without_a_check_is_a_programmers_error():
 def test_experiments_and_variants_are_all_covered():
   pairs = list(itertools.product(EXPERIMENTS, config.VARIANTS))
   assert len(pairs) >= 21
+
+
+def test_an_element_that_the_data_does_not_have_is_named(capsys):
+  command = [
+    "describe",
+    "--config=experiments/autoencoder/deep_digits.py:smoke",
+    "--config.task.of=window",
+  ]
+  assert launch.main(command) == 2
+  error = capsys.readouterr().err
+  assert "wants 'window' of an example" in error
+  assert "an example has image, label" in error

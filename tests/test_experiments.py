@@ -140,6 +140,7 @@ def test_types_are_strict_in_everything_of_ours(path):
       with jax.numpy_dtype_promotion("strict"):
         batch = stage.program.transform(stored, jax.random.split(key, len(index)))
         batch["mask"] = jax.numpy.ones(index.shape, jax.numpy.float32)
+        batch["step"] = jax.numpy.zeros(index.shape, jax.numpy.int32)
         stage.task.measure(stage.model)(params, mutable, batch, key)
         return [
           step.gradients(phase, params, mutable, batch, index, key)

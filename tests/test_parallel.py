@@ -17,6 +17,9 @@ SEAMS = {
   "vae": "experiments/vae/gaussian_digits.py",
   "gan": "experiments/gan/mlp_digits.py",
   "resnet": "experiments/convnet/resnet_digits.py",
+  # Losses that are functions of a mean over the whole batch.
+  "free bits": "experiments/vae/gaussian_digits.py",
+  "capacity": "experiments/vae/gaussian_digits.py",
 }
 WAYS = {
   "one device": lambda: parallel.Mesh(1, 1),
@@ -59,6 +62,8 @@ WIDE = {
   "vae": dict(model__hidden=64),
   "gan": dict(model__generator_widths="(64,64)", model__discriminator_widths="(64,64)"),
   "resnet": dict(model__widths="(8,16,16)"),
+  "free bits": dict(model__hidden=64, task__free_bits=0.01, task__warmup_steps=10),
+  "capacity": dict(model__hidden=64, task__capacity=3.0, task__capacity_steps=10, task__beta=5.0),
 }
 
 

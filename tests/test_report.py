@@ -4,6 +4,7 @@ import base64
 import concurrent.futures
 import io
 import json
+import math
 import re
 import struct
 import subprocess
@@ -15,7 +16,7 @@ from looking import Page, clear_border, opened
 from PIL import Image
 
 from report import figures, html, tensorboard
-from tasks.views import Confusion, Images, Scatter
+from tasks.views import Bars, Confusion, Images, Lines, Scatter
 
 NAMES = tuple(str(digit) for digit in range(10))
 
@@ -118,6 +119,37 @@ def test_a_confusion_matrix_writes_its_counts_and_accuracy():
   shares = figure.axes[0].images[0].get_array()
   np.testing.assert_allclose(shares, [[0.8, 0.2, 0], [0, 1, 0], [0, 0, 0]])
   opened(figure)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+@pytest.mark.parametrize("length", [1, 2, 500])
+def test_lines_draw(count, length):
+  x = np.arange(length)
+  rows = {f"line ${i}": np.sin(x + i) for i in range(count)}
+  rows["line $0"] = np.where(x % 7 == 3, np.nan, rows["line $0"])
+  assert clear_border(opened(figures.draw(Lines(x, rows, ("hour", "$ sold"), "caption"))))
+
+
+def test_lines_that_cannot_be_drawn_are_refused():
+  x = np.arange(3)
+  with pytest.raises(ValueError, match="of shape"):
+    figures.draw(Lines(x, {"a": np.zeros(4)}, ("x", "y"), ""))
+  with pytest.raises(ValueError, match="told apart"):
+    figures.draw(Lines(x, {str(i): x for i in range(8)}, ("x", "y"), ""))
+
+
+@pytest.mark.parametrize("count", [1, 8, 40, 41, 512])
+def test_bars_draw(count):
+  values = {f"unit {i}": float(i % 5) for i in range(count)}
+  assert clear_border(opened(figures.draw(Bars(values, ("unit", "nats"), "caption"))))
+
+
+def test_bars_are_as_high_as_their_values_in_their_order():
+  figure = figures.draw(Bars({"b": 2.0, "a": 0.5, "c": math.nan}, ("unit", "nats"), ""))
+  (axes,) = figure.axes
+  assert [patch.get_height() for patch in axes.patches] == [2.0, 0.5, 0.0]
+  assert [text.get_text() for text in axes.get_xticklabels()] == ["b", "a", "c"]
+  assert [text.get_text() for text in axes.texts] == ["nan"]
 
 
 def test_an_unknown_view_is_refused():

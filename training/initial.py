@@ -9,6 +9,8 @@ import numpy as np
 
 from training import step as steps
 from training.build import Stage, reading
+from training.config import UNTOUCHED
+from training.errors import ConfigError
 
 _MODEL, _STEPS, _ORDER = range(3)  # streams of randomness of a stage
 
@@ -34,20 +36,40 @@ def handed_on(state: steps.State) -> Before:
 def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.State]:
   """A pure function `(key, before) -> state at step 0`, to be compiled with its placement."""
   stored = _stored(stage)
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), stage.program.examples))
-  # As the model sees a batch, without reading the data.
-  image = jax.eval_shape(stage.program.transform, stored, keys)["image"]
+  inputs = model_inputs(stage)
+  # A model may take an earlier stage's parameters over in a way of its own.
+  adopt = stage.model.adopt if hasattr(stage.model, "adopt") else _take_over
 
   def init(key, before):
     model_key, rng = jax.random.fold_in(key, _MODEL), jax.random.fold_in(key, _STEPS)
-    variables = stage.model.init({"params": model_key}, jnp.zeros((1, *image.shape[1:])))
+    blank = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in inputs]
+    variables = stage.model.init({"params": model_key}, *blank)
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     params = variables["params"]
     if before is not None:
-      params, mutable = _take_over(params, before.params), _take_over(mutable, before.mutable)
+      params, mutable = adopt(params, before.params), _take_over(mutable, before.mutable)
     return steps.initial(stage.program, params, mutable, rng, stored)
 
   return init
+
+
+def model_inputs(stage: Stage) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """Shapes of what the model is called with for a training batch, without reading the data.
+
+  Raises:
+    ConfigError: the task wants an element that the data does not have.
+  """
+  batch = _seen(stage)
+  try:
+    return jax.eval_shape(stage.task.inputs, batch)
+  except KeyError as missing:
+    elements = [name for name in batch if name != "mask"]
+    raise ConfigError(
+      f"config.task: {type(stage.task).__module__} wants {missing} of an example, which"
+      f" {type(stage.source).__module__} does not have",
+      kept=UNTOUCHED,
+      do=f"an example has {', '.join(elements)}",
+    ) from None
 
 
 def stage_shapes(stage: Stage):
@@ -57,12 +79,18 @@ def stage_shapes(stage: Stage):
 
 def measured(stage: Stage) -> set[str]:
   """The names of the metrics of an evaluation, by tracing alone."""
-  state, stored = stage_shapes(stage)
-  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), stage.program.examples))
-  batch = jax.eval_shape(stage.program.transform, stored, keys)
-  batch["mask"] = jax.ShapeDtypeStruct((stage.program.examples,), jnp.float32)
+  state, _ = stage_shapes(stage)
   measure = stage.task.measure(stage.model)
+  batch = _seen(stage)
   return set(jax.eval_shape(measure, state.params, state.mutable, batch, jax.random.key(0)))
+
+
+def _seen(stage: Stage):
+  """Shapes of a batch as the model sees it."""
+  count = stage.program.examples
+  keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), count))
+  batch = jax.eval_shape(stage.program.transform, _stored(stage), keys)
+  return {**batch, "mask": jax.ShapeDtypeStruct((count,), jnp.float32)}
 
 
 def _stored(stage: Stage):

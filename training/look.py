@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from evaluation import probing
 from report import figures, html
 from report.tensorboard import Events
 from report.writer import Writer
+from training import sentinels
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Stage, build, check_shares
@@ -59,6 +61,49 @@ def sample(path: str, *, count: int = 48, seed: int = 0, weights: str = "latest"
     workdir.close()
 
 
+def probe(path: str, *, weights: str = "latest", neighbours: int = 5):
+  """Measures a trained run's features by a linear and a nearest-neighbour classifier: probe.json.
+
+  Both are fitted to the training split and measured on the test split, beside the same classifiers
+  on the data as it is.
+  """
+  if neighbours < 1:
+    raise ConfigError(f"--neighbours={neighbours} is not at least 1", do="ask for one or more")
+  workdir = Workdir(path, trained=True)
+  try:
+    machine, state = trained(workdir, weights)
+    task, source = machine.stage.task, machine.stage.source
+    call = machine.call(state, machine.stage.numbers)
+    sets = [examples(source, name) for name in ("train", "test")]
+    features = [task.features(call, part) for part in sets]
+    labels = [part.arrays["label"] for part in sets if "label" in part.arrays]
+    if features[0] is None or len(labels) < 2:
+      what = "features" if features[0] is None else "labels"
+      raise ConfigError(
+        f"there are no {what} to probe",
+        where=str(workdir.path),
+        kept="the run is as it was",
+        do="probe a run of a task with features on data with labels",
+      )
+    inputs = [task.inputs(part.arrays)[0].reshape(len(part.arrays["label"]), -1) for part in sets]
+    found = {
+      name: {"size": pair[0].shape[1], **probing.classify(*pair, *labels, neighbours=neighbours)}
+      for name, pair in {"features": features, "inputs": inputs}.items()
+    }
+    sizes = {"train": len(labels[0]), "test": len(labels[1])}
+    conditions = dict(source.conditions())
+    workdirs.write_json(
+      workdir / "probe.json",
+      {"weights": weights, "neighbours": neighbours, **sizes, "conditions": conditions, **found},
+    )
+    about = [f"{count} {name} examples" for name, count in sizes.items()]
+    print(", ".join([*about, *(f"{k} {v}" for k, v in conditions.items())]))
+    for name, values in found.items():
+      print(f"{name}: " + "  ".join(f"{k} {v:.5g}" for k, v in values.items()))
+  finally:
+    workdir.close()
+
+
 def report(path: str):
   """Draws the figures of a trained run again and rewrites its report.html."""
   workdir = Workdir(path, trained=True)
@@ -66,7 +111,7 @@ def report(path: str):
     machine, state = trained(workdir, "latest")
     with contextlib.closing(Events(workdir.path, purge_step=None)) as events:
       _draw(workdir, machine, state, events)
-    print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
+    print(f"report: {_report(workdir)}")
   finally:
     workdir.close()
 
@@ -87,12 +132,17 @@ def finish(workdir: Workdir, machine: Machine, state: steps.State, events: Write
   for line in write_evaluation(workdir, machine.stage, state, found, "latest"):
     print(line, flush=True)
   _draw(workdir, machine, state, events)
-  print(f"report: {html.write(workdir.path, default_config=_default(workdir))}")
+  print(f"report: {_report(workdir)}")
 
 
-def _default(workdir: Workdir):
-  file = workdir / ".default.json"
-  return json.loads(file.read_text()) if file.exists() else None
+def _report(workdir: Workdir):
+  default = workdir / ".default.json"
+  stages = build(workdirs.read_config(workdir.path)).stages
+  return html.write(
+    workdir.path,
+    default_config=json.loads(default.read_text()) if default.exists() else None,
+    warnings=sentinels.warnings(stages, workdirs.read_rows(workdir / "metrics.jsonl")),
+  )
 
 
 def measure(
@@ -123,12 +173,15 @@ def write_evaluation(workdir: Workdir, stage: Stage, state: steps.State, found, 
   """
   if weights == "latest" and state.ema is not None:
     weights = "latest, averaged (ema)"
-  result = {"step": int(state.step), "stage": stage.name, "weights": weights, "splits": found}
+  conditions = dict(stage.source.conditions())
+  result = {"step": int(state.step), "stage": stage.name, "weights": weights}
+  result |= {"conditions": conditions, "splits": found}
   workdirs.write_json(workdir / "evaluation.json", result)
   lines = []
   for name, values in found.items():
     shown = "  ".join(f"{k} {v:.5g}" for k, v in values.items() if k != "examples")
-    lines.append(f"{name} ({values['examples']} examples, {weights} weights): {shown}")
+    about = [f"{values['examples']} examples", *(f"{k} {v}" for k, v in conditions.items())]
+    lines.append(f"{name} ({', '.join(about)}, {weights} weights): {shown}")
   return lines
 
 

@@ -24,6 +24,7 @@ from training.evaluate import means
 from training.machine import Machine
 from training.parallel import Parallel
 from training.progress import Progress
+from training.sentinels import Watch
 from training.workdir import Workdir
 
 
@@ -65,6 +66,7 @@ class Member:
     watch: called with (state, step) after an evaluation, to keep samples over time.
     best: the metric of its best checkpoint so far.
     error: why it was dropped while the others went on.
+    watched: what its rows are watched for; set by the stage.
   """
 
   stage: Stage
@@ -75,6 +77,7 @@ class Member:
   watch: Callable[[steps.State, int], None] | None = None
   best: float | None = None
   error: NumericsError | None = None
+  watched: Watch | None = None
 
 
 def run_stage(
@@ -112,6 +115,8 @@ class _Loop:
     self.now = self.start = int(state.step.min())
     self.numbers = machine.parallel.join([member.stage.numbers for member in members])
     self.zeros = steps.zeros(state.metrics)
+    for member in members:
+      member.watched = Watch(member.stage.task.sentinels(), self.training.steps)
     self.unwritten = None  # the newest row stays on the device until the next step is on its way
     seeds = [member.seed for member in members]
     self.feeds = _feeds(self.stage, seeds, self.start, machine.parallel)
@@ -279,6 +284,8 @@ def _write_training(member: Member, progress: Progress, now: int, step: int, met
         do="lower optimizer.learning_rate or set optimizer.clip_norm",
       )
   _record(member, step, "train", values)
+  for sentence in member.watched.row(now, values, shown=step):
+    progress.warn(sentence)
   member.events.scalars(step, "speed", {"examples_per_second": progress.rate(now)})
 
 

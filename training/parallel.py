@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from models.layers.batch_axis import WHOLE, Shards
 from training.step import Program, State, measure_step, train_step
 
 _FUSED_STEPS = 64  # the most steps of one dispatch
@@ -71,7 +72,7 @@ class Parallel(abc.ABC):
 
   @abc.abstractmethod
   def _compile_step(self, step, state, *, resident: bool, fused: bool):
-    """Compiles `step(state, numbers, *feed, offset, total)`; its state's memory is used again.
+    """Compiles `step(state, numbers, *feed, offset, shards)`; its state's memory is used again.
 
     The feed is (batch,), or (arrays, rows [B]) where the split is resident, or (arrays,
     rows [K, B], count) where steps are fused.
@@ -119,7 +120,7 @@ class Parallel(abc.ABC):
   def measurer(self, stage) -> Callable:
     """Compiles `(params, mutable, numbers, stored, rng, first) -> metrics` of a global batch."""
 
-    def local(params, mutable, numbers, stored, rng, first, *, offset, total):
+    def local(params, mutable, numbers, stored, rng, first, *, offset, shards):
       own = stage.at(numbers)
       return measure_step(
         params,
@@ -129,7 +130,7 @@ class Parallel(abc.ABC):
         measure=own.task.measure(own.model),
         transform=lambda batch, keys: stage.source.transform(dict(batch), keys, train=False),
         first=first + offset,
-        total=total,
+        shards=shards,
       )
 
     return self._compile_measure(local)
@@ -169,7 +170,7 @@ class Mesh(Parallel):
     feed = (everywhere, rows, everywhere) if fused else (everywhere, across)[not resident :]
     placement = self.placement(state)
     return jax.jit(
-      functools.partial(step, offset=0, total=lambda tree: tree),
+      functools.partial(step, offset=0, shards=WHOLE),
       in_shardings=(placement, everywhere, *feed),
       out_shardings=placement,
       donate_argnums=0,
@@ -177,7 +178,7 @@ class Mesh(Parallel):
 
   def _compile_measure(self, measure):
     across = NamedSharding(self._mesh, PartitionSpec(self._batch))
-    compiled = jax.jit(functools.partial(measure, offset=0, total=lambda tree: tree))
+    compiled = jax.jit(functools.partial(measure, offset=0, shards=WHOLE))
 
     def run(params, mutable, numbers, stored, rng, first):
       return compiled(params, mutable, numbers, _put(stored, across), rng, first)
@@ -200,8 +201,12 @@ class Pmap(Parallel):
   def placement(self, tree):
     return jax.tree.map(lambda _: NamedSharding(self._mesh, PartitionSpec()), tree)
 
-  def _total(self, tree):
-    return jax.lax.psum(tree, self._AXIS)
+  @property
+  def _shards(self) -> Shards:
+    return Shards(
+      total=lambda tree: jax.lax.psum(tree, self._AXIS),
+      gather=lambda x: jax.lax.all_gather(x, self._AXIS, tiled=True),
+    )
 
   def _split(self, tree, axis: int):
     """The batch axis of every leaf as [devices, share]; each device takes consecutive examples."""
@@ -219,7 +224,7 @@ class Pmap(Parallel):
     def local(state, numbers, *feed):
       share = jax.tree.leaves(feed[at])[0].shape[in_axes[at]]
       offset = jax.lax.axis_index(self._AXIS) * share
-      return step(state, numbers, *feed, offset=offset, total=self._total)
+      return step(state, numbers, *feed, offset=offset, shards=self._shards)
 
     compiled = jax.pmap(
       local,
@@ -241,7 +246,9 @@ class Pmap(Parallel):
     def local(params, mutable, numbers, stored, rng, first):
       share = len(jax.tree.leaves(stored)[0])
       offset = jax.lax.axis_index(self._AXIS) * share
-      return measure(params, mutable, numbers, stored, rng, first, offset=offset, total=self._total)
+      return measure(
+        params, mutable, numbers, stored, rng, first, offset=offset, shards=self._shards
+      )
 
     compiled = jax.pmap(
       local,
@@ -312,7 +319,7 @@ class Population(Parallel):
     rows = NamedSharding(self._mesh, PartitionSpec(None, self._AXIS))
     feed = (shared, rows, shared) if fused else (shared, own)[not resident :]
     return jax.jit(
-      jax.vmap(functools.partial(step, offset=0, total=lambda tree: tree), in_axes=(0, 0, *axes)),
+      jax.vmap(functools.partial(step, offset=0, shards=WHOLE), in_axes=(0, 0, *axes)),
       in_shardings=(own, own, *feed),
       out_shardings=own,
       donate_argnums=0,
@@ -321,7 +328,7 @@ class Population(Parallel):
   def _compile_measure(self, measure):
     compiled = jax.jit(
       jax.vmap(
-        functools.partial(measure, offset=0, total=lambda tree: tree),
+        functools.partial(measure, offset=0, shards=WHOLE),
         in_axes=(0, 0, 0, None, None, None),
       )
     )
@@ -361,14 +368,14 @@ class Trainer:
 
     self._numbers = parallel.join([stage.numbers] * parallel.members)
 
-    def one(state, numbers, *feed, offset, total):
+    def one(state, numbers, *feed, offset, shards):
       stored = feed[0] if resident is None else _take(*feed)
       program = stage.at(numbers).program
-      return train_step(state, stored, program, first=offset, total=total, unroll=not loops)
+      return train_step(state, stored, program, first=offset, shards=shards, unroll=not loops)
 
-    def many(state, numbers, arrays, rows_KB, count, *, offset, total):
+    def many(state, numbers, arrays, rows_KB, count, *, offset, shards):
       def body(i, state):
-        return one(state, numbers, arrays, rows_KB[i], offset=offset, total=total)
+        return one(state, numbers, arrays, rows_KB[i], offset=offset, shards=shards)
 
       # A trip count that is an argument: any number of steps runs the same program, so how steps
       # were grouped, or where a run was interrupted, cannot change a bit of its result.
@@ -414,7 +421,7 @@ class Caller:
     self._variables = {"params": params, **mutable}
     self._compiled = compiled
 
-  def __call__(self, *inputs, method: str = "__call__", seed: int = 0, **fixed):
+  def __call__(self, *inputs, method="__call__", seed: int = 0, **fixed):
     key = (method, tuple(sorted(fixed.items())))
     if key not in self._compiled:
       stage = self._stage

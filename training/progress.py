@@ -67,6 +67,13 @@ class Progress:
       left = (self._total - step) * self._examples / rate if rate else 0.0
       print(f"{self._name}: {step}/{self._total}  {shown}  {left:.0f} s left", flush=True)
 
+  def warn(self, sentence: str):
+    """One line on the terminal, whatever is drawn there."""
+    if self._bar is None:
+      print(f"warning: {sentence}", file=sys.stderr, flush=True)
+    else:
+      self._bar.console.print(f"warning: {sentence}", style="yellow", highlight=False, markup=False)
+
   def close(self):
     if self._bar is not None:
       self._bar.stop()

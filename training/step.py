@@ -9,6 +9,7 @@ import optax
 from flax import struct
 
 from models.layers import batch_axis
+from models.layers.batch_axis import WHOLE
 from tasks.objective import Mean, Phase
 
 _DATA, _PHASE = 0, 1  # streams of randomness within a step
@@ -90,7 +91,7 @@ def part(tree, i):
 
 
 def gradients(
-  phase, params, mutable, batch, index, rng, *, microbatches=1, total=lambda x: x, unroll=False
+  phase, params, mutable, batch, index, rng, *, microbatches=1, shards=WHOLE, unroll=False
 ):
   """The gradient of a phase's mean loss over the global batch.
 
@@ -103,7 +104,7 @@ def gradients(
     rng: the key of this update.
     microbatches: the share is read in so many parts; the result does not depend on it, except
       through layers whose statistics are of the microbatch (batch normalisation).
-    total: sums a tree over the devices that share the batch.
+    shards: how the devices that share the batch come together.
     unroll: a Python loop over microbatches instead of a compiled one.
 
   Returns:
@@ -111,7 +112,7 @@ def gradients(
   """
 
   def objective(part_of_params, mutable, batch, index):
-    with batch_axis.scope(index, total):
+    with batch_axis.scope(index, shards):
       loss, (mutable, metrics) = phase.loss({**params, **part_of_params}, mutable, batch, rng)
     # The gradient of the sum: shares of unequal count add up exactly, means of means would not.
     return loss.total, (loss, mutable, metrics)
@@ -134,13 +135,13 @@ def gradients(
     others = jnp.arange(1, microbatches)
     carry, _ = jax.lax.scan(add, carry, others, unroll=len(others) if unroll else 1)
   (grads, loss, metrics), mutable = carry
-  grads, loss, metrics = total((grads, loss, metrics))
+  grads, loss, metrics = shards.total((grads, loss, metrics))
   grads = jax.tree.map(lambda g: g / jnp.maximum(loss.count, 1e-8), grads)
   return grads, loss, mutable, metrics
 
 
 def train_step(
-  state: State, stored, program: Program, *, first=0, total=lambda x: x, unroll=False
+  state: State, stored, program: Program, *, first=0, shards=WHOLE, unroll=False
 ) -> State:
   """The state after one step.
 
@@ -149,7 +150,7 @@ def train_step(
     stored: this device's share of the step's examples, as the source stores them.
     program: what to do with them.
     first: place of the share's first example in the global batch.
-    total: sums a tree over the devices that share the batch.
+    shards: how the devices that share the batch come together.
     unroll: see `gradients`.
   """
   rng = jax.random.fold_in(state.rng, state.step)
@@ -157,6 +158,8 @@ def train_step(
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(rng, _DATA), index)
   batch = program.transform(stored, keys)
   batch.setdefault("mask", jnp.ones(index.shape, jnp.float32))
+  # Of each example, as everything in a batch is, so that a batch can be split whatever it holds.
+  batch["step"] = jnp.full(index.shape, state.step, jnp.int32)
   batches, indices = split((batch, index), program.sub_batches)
 
   params, mutable, metrics = state.params, state.mutable, dict(state.metrics)
@@ -171,7 +174,7 @@ def train_step(
         *part((batches, indices), r),
         key,
         microbatches=program.microbatches,
-        total=total,
+        shards=shards,
         unroll=unroll,
       )
       updates, optimizer[p] = program.optimizers[p].update(
@@ -211,7 +214,7 @@ def zeros(tree):
 
 
 def measure_step(
-  params, mutable, stored, rng, *, measure, transform, first=0, total=lambda x: x
+  params, mutable, stored, rng, *, measure, transform, first=0, shards=WHOLE
 ) -> dict[str, Mean]:
   """Metrics of one evaluation batch, summed over devices.
 
@@ -221,6 +224,6 @@ def measure_step(
   index = first + jnp.arange(len(jax.tree.leaves(stored)[0]))
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(rng, _DATA), index)
   batch = transform(stored, keys)
-  with batch_axis.scope(index, total):
+  with batch_axis.scope(index, shards):
     metrics = measure(params, mutable, batch, jax.random.fold_in(rng, _PHASE))
-  return total(metrics)
+  return shards.total(metrics)

@@ -1,10 +1,10 @@
-"""What a layer may ask about the global batch: sums over it, and noise that belongs to an example.
+"""What a layer may ask about the global batch: sums over it, all of it, and an example's own noise.
 
 A model is written for the global batch. Where the batch is split (over devices by `pmap`, or over
-microbatches), the step opens a `scope` that says how to sum over all parts and which examples this
-part holds. Then batch normalisation uses global statistics and an example's noise depends on the
-example alone, so every way of splitting a batch computes the same thing. Outside a scope the batch
-is whole. Models and tasks never see an axis name.
+microbatches), the step opens a `scope` that says how the parts come together and which examples
+this part holds. Then batch normalisation uses global statistics and an example's noise depends on
+the example alone, so every way of splitting a batch computes the same thing. Outside a scope the
+batch is whole. Models and tasks never see an axis name.
 """
 
 import contextlib
@@ -16,20 +16,35 @@ import jax
 import jax.numpy as jnp
 
 
+class Shards(NamedTuple):
+  """How the parts of a batch that are computed at the same time come together.
+
+  Attributes:
+    total: sums a tree over them.
+    gather: the examples [B, ...] of an array of all of them, one part after another.
+  """
+
+  total: Callable[[Any], Any]
+  gather: Callable[[jax.Array], jax.Array]
+
+
+WHOLE = Shards(lambda tree: tree, lambda x: x)
+
+
 class _Scope(NamedTuple):
   index: jax.Array | None  # [B] positions of the local examples in the global batch
-  total: Callable[[Any], Any]  # sums a tree over the parts that run at the same time
+  shards: Shards
 
 
 _scope: contextvars.ContextVar[_Scope] = contextvars.ContextVar(
-  "batch_axis", default=_Scope(None, lambda tree: tree)
+  "batch_axis", default=_Scope(None, WHOLE)
 )
 
 
 @contextlib.contextmanager
-def scope(index: jax.Array, total: Callable[[Any], Any]):
-  """While a loss is traced: `index` [B] of its examples, and how to sum over the other devices."""
-  token = _scope.set(_Scope(index, total))
+def scope(index: jax.Array, shards: Shards = WHOLE):
+  """While a loss is traced: `index` [B] of its examples, and how the other devices' come in."""
+  token = _scope.set(_Scope(index, shards))
   try:
     yield
   finally:
@@ -38,7 +53,15 @@ def scope(index: jax.Array, total: Callable[[Any], Any]):
 
 def total(tree):
   """`tree` of local sums, summed over the devices that share the batch."""
-  return _scope.get().total(tree)
+  return _scope.get().shards.total(tree)
+
+
+def gather(x: jax.Array) -> jax.Array:
+  """Every example [B, ...] of the batch that the devices share, on each of them.
+
+  With gradient accumulation the batch is the microbatch.
+  """
+  return _scope.get().shards.gather(x)
 
 
 def keys(key: jax.Array, examples: int) -> jax.Array:

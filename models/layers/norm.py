@@ -19,19 +19,23 @@ class BatchNorm(nn.Module):
   Attributes:
     momentum: weight of the old running statistics.
     epsilon: added to the variance.
+    affine: whether a learned scale and bias follow.
     dtype: of the output; statistics and parameters stay float32.
   """
 
   momentum: Annotated[float, "[0, 1)"] = 0.9
   epsilon: Annotated[float, "(0, inf)"] = 1e-5
+  affine: bool = True
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Normalises [B, ..., C] over all but the last axis."""
     features = x.shape[-1]
-    scale_C = self.param("scale", nn.initializers.ones, (features,))
-    bias_C = self.param("bias", nn.initializers.zeros, (features,))
+    scale_C, bias_C = 1.0, 0.0
+    if self.affine:
+      scale_C = self.param("scale", nn.initializers.ones, (features,))
+      bias_C = self.param("bias", nn.initializers.zeros, (features,))
     mean = self.variable("batch_stats", "mean", jnp.zeros, (features,))
     variance = self.variable("batch_stats", "variance", jnp.ones, (features,))
 
