@@ -54,13 +54,13 @@ class Source(source.Source):
   Attributes:
     dataset: which of the two.
     window: points of a window.
-    stride: points between the beginnings of windows.
+    test_stride: points between the beginnings of windows that are tested on; training takes all.
     validation: points held out for validation off the end of the training part.
   """
 
   dataset: Literal["internal_bleeding", "mitdb"]
   window: Annotated[int, "[2, inf)"] = 64
-  stride: Annotated[int, "[1, inf)"] = 1
+  test_stride: Annotated[int, "[1, inf)"] = 1
   validation: Annotated[int, "[0, inf)"] = 0
 
   @property
@@ -83,8 +83,9 @@ class Source(source.Source):
     values, anomalous = (x[bounds[name]] for x in parts["test" if name == "test" else "train"])
     if name == "train" and anomalous.any():
       raise ValueError(f"series:{self.dataset}: the training part holds an anomaly")
-    window = sliding(values, self.window)[:: self.stride]
-    label = sliding(anomalous, self.window)[:: self.stride].any(1)
+    stride = self.test_stride if name == "test" else 1
+    window = sliding(values, self.window)[::stride]
+    label = sliding(anomalous, self.window)[::stride].any(1)
     if name != "validation" and not len(window):
       raise ValueError(
         f"data.window={self.window}, but the {name} part of series:{self.dataset} has "

@@ -60,8 +60,12 @@ def latent_semantic_codes(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Projections on the first `count` right singular vectors of the training documents."""
   train_PV = train_PV.astype(np.float64)
-  _, _, directions = np.linalg.svd(train_PV, full_matrices=False)
-  return train_PV @ directions[:count].T, test_QV @ directions[:count].T
+  # The left singular vectors are the eigenvectors of the documents' products; where documents are
+  # fewer than words, this is the smaller problem.
+  values, left = np.linalg.eigh(train_PV @ train_PV.T)
+  values, left_PK = values[::-1][:count], left[:, ::-1][:, :count]
+  right_VK = train_PV.T @ left_PK / np.sqrt(np.maximum(values, 1e-12))
+  return train_PV @ right_VK, test_QV @ right_VK
 
 
 def _unit(x_NK: np.ndarray) -> np.ndarray:

@@ -68,10 +68,10 @@ class Task(Objective):
   """
 
   beta: Annotated[float, "[0, inf)", "traced"] = 1.0
-  warmup_steps: Annotated[int, "[0, inf)"] = 0
+  warmup_steps: Annotated[int, "[0, 2147483647]"] = 0
   free_bits: Annotated[float, "[0, inf)", "traced"] = 0.0
   capacity: Annotated[float, "[0, inf)", "traced"] = 0.0
-  capacity_steps: Annotated[int, "[0, inf)"] = 0
+  capacity_steps: Annotated[int, "[0, 2147483647]"] = 0
   nll_samples: Annotated[int, "[0, inf)"] = 0
 
   def __post_init__(self):

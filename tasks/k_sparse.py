@@ -29,7 +29,7 @@ class Task(reconstruction.Task):
     alpha: features keep alpha times as many units as training.
   """
 
-  falling_steps: Annotated[int, "[0, inf)"] = 0
+  falling_steps: Annotated[int, "[0, 2147483647]"] = 0
   alpha: Annotated[float, "[1, inf)"] = 1.0
 
   def inputs(self, batch):

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 
 from tasks.corruption import Kind, corrupt
 from tasks.likelihood import bernoulli_nll
@@ -70,7 +71,7 @@ class Task(Objective):
     logits_BD = run("restore", corrupted_BD)
     nll_BD = jax.nn.softplus(logits_BD) - logits_BD * x_BD
     # Sums of either kind, so that weights of one are the plain cross-entropy.
-    on_B = (nll_BD * touched_BD).sum(-1)
-    off_B = (nll_BD * ~touched_BD).sum(-1)
+    on_B = jnp.where(touched_BD, nll_BD, 0.0).sum(-1)
+    off_B = jnp.where(touched_BD, 0.0, nll_BD).sum(-1)
     loss_B = self.corrupted_weight * on_B + self.clean_weight * off_B
     return Mean.over(loss_B, batch["mask"])

@@ -127,6 +127,13 @@ def classes(room, attribute):
         yield name, cls
 
 
+def _dataset(cls):
+  """A data set that a source with a choice of them knows."""
+  hints = typing.get_type_hints(cls)
+  options = get_args(hints["dataset"]) if "dataset" in hints else ()
+  return options[0] if options else "mnist"
+
+
 def sites():
   found = {
     build.Run: Site(build.Run, VAE, "", None),
@@ -153,7 +160,7 @@ def sites():
       own = {**block, "name": name, "dataset": dataset} if dataset else None
       found.setdefault(cls, Site(cls, experiment, where, own))
   for name, cls in classes("data", "Source"):  # some have no experiment
-    spec = {"name": name} | ({"dataset": "mnist"} if "dataset" in config.fields(cls) else {})
+    spec = {"name": name} | ({"dataset": _dataset(cls)} if "dataset" in config.fields(cls) else {})
     found.setdefault(cls, Site(cls, VAE, "data", spec))
   for name, cls in optim.NAMES.items():
     found[cls] = Site(cls, VAE, "optimizer", {"name": name})
@@ -436,13 +443,15 @@ def test_values_of_another_type_are_refused(site):
         # A setting that stages share is the first stage's, when it is wrong for all.
         key = re.escape(site.key(name))
         assert re.search(rf"config\.(stages\.0\.)?{key}", line), f"{name}={value!r}: {line}"
+        if "is read by nothing: every stage has its own" in line:
+          continue
         # So long a number leaves no room for more.
         assert site.title in line or len(line) == 500, line
 
 
 def required(site):
   """Values for the fields without defaults."""
-  given = {"data_shape": (8, 8, 1), "classes": 10, "dataset": "mnist"}
+  given = {"data_shape": (8, 8, 1), "classes": 10, "dataset": _dataset(site.cls)}
   return {
     name: given[name]
     for name, field in config.fields(site.cls).items()
@@ -463,7 +472,8 @@ def intervals(kind, wrap=lambda value: value):
       if isinstance(mark, str) and mark != config.TRACED:
         yield mark, inner[0], wrap
   elif origin is tuple:
-    yield from intervals(inner[0], lambda value: wrap((value,)))
+    count = 1 if inner[-1] is Ellipsis else len(inner)
+    yield from intervals(inner[0], lambda value: wrap((value,) * count))
   elif origin is dict:
     yield from intervals(inner[1], lambda value: wrap({get_args(inner[0])[0]: value}))
   elif origin in (typing.Union, types.UnionType):
@@ -1047,7 +1057,7 @@ def mutated(generator):
     path, value = generator.choice([b for b in found_blocks if b]), generator.choice(POOL)
     put(tree, path, value)
   elif kind == "field":
-    site = generator.choice(SITES)
+    site = generator.choice([site for site in SITES if config.fields(site.cls)])
     name = generator.choice(list(config.fields(site.cls)))
     if site.where and site.where.split(".")[-1] not in tree:
       tree = tree_of(site.experiment)

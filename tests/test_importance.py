@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import math
 import types
 
@@ -31,7 +32,7 @@ from tasks import elbo
 from tasks import importance as weighted
 from tasks import labelled as given_label
 from tasks.objective import Examples
-from training import build, config
+from training import build, config, step
 
 SHAPE = (4, 4, 1)
 
@@ -100,7 +101,8 @@ def noise(model, params, mutable, key, examples, latents):
   draw = lambda module: [  # noqa: E731
     batch_axis.normal(module.make_rng("latent"), (examples, z)) for z in latents
   ]
-  return model.apply({"params": params, **mutable}, method=draw, rngs={"params": key})
+  run = lambda: model.apply({"params": params, **mutable}, method=draw, rngs={"params": key})  # noqa: E731
+  return jax.jit(run)()
 
 
 def tensor(x):
@@ -337,7 +339,7 @@ def completion(quadrants, hybrid=0.0, trains="latent"):
   model = conditional.Model(SHAPE, hidden=(9, 8), latents=3)
   batch = batch_of(SHAPE, 6)
   inputs = task.inputs(batch)
-  params = model.init({"params": jax.random.key(0)}, *inputs)["params"]
+  params = jax.jit(lambda: model.init({"params": jax.random.key(0)}, *inputs))()["params"]
   generator = np.random.default_rng(0)
   move = lambda x: x + 0.1 * generator.normal(size=x.shape).astype(np.float32)  # noqa: E731
   return task, model, jax.tree.map(move, params), batch
@@ -407,7 +409,8 @@ def test_labelled_bound_is_pytorchs():
   model = labelled.Model(SHAPE, 10, hidden=7, latents=3)
   batch = batch_of(SHAPE, 5)
   task = given_label.Task(beta=2.0)
-  params = model.init({"params": jax.random.key(0)}, *task.inputs(batch))["params"]
+  init = jax.jit(lambda: model.init({"params": jax.random.key(0)}, *task.inputs(batch)))
+  params = init()["params"]
   (phase,) = task.phases(model)
   grads, loss, _, metrics = gradients(phase, params, {}, batch)
   p = to_torch(params)
@@ -437,7 +440,7 @@ def test_more_samples_give_a_tighter_bound(layers):
     return -np.asarray(jax.lax.map(run, jax.random.split(jax.random.key(1), 4000 // samples)))
 
   found = [bound(samples) for samples in (1, 5, 50)]
-  for fewer, more in zip(found[:-1], found[1:], strict=True):
+  for fewer, more in itertools.pairwise(found):
     errors = [x.std(ddof=1) / math.sqrt(len(x)) for x in (fewer, more)]
     assert more.mean() - fewer.mean() > 3 * math.hypot(*errors)
 
@@ -459,18 +462,18 @@ def test_one_sample_is_the_evidence_lower_bound_on_the_average():
 
 def test_layers_inferred_upwards_have_no_closed_divergence():
   model, params, mutable, batch = weighed("two")
-  with pytest.raises(ValueError, match="task.name=importance"):
+  with pytest.raises(ValueError, match="no closed form"):
     elbo.Task().phases(model)
   elbo.Task().phases(weighed("one")[0])
   # And the closed form would be wrong: z_2 is drawn given z_1, on which the prior's place depends.
-  key_count = 3000
+  count = 20_000
   out = jax.jit(
     jax.vmap(lambda key: model.apply({"params": params}, batch["image"], rngs={"params": key}))
-  )(jax.random.split(jax.random.key(0), key_count))
-  sampled = np.asarray(jax.vmap(weighted.sampled_divergence)(out))
+  )(jax.random.split(jax.random.key(0), count))
+  sampled = np.asarray(jax.jit(jax.vmap(weighted.sampled_divergence))(out))
   closed = np.asarray(sum(jax.vmap(elbo.divergence)(layer).sum(-1) for layer in out.layers))
-  gap = (sampled - closed).mean(0)
-  assert np.abs(gap).max() > 5 * (sampled - closed).std(0).max() / math.sqrt(key_count)
+  gap = (sampled - closed).mean(1)
+  assert abs(gap.mean()) > 5 * gap.std() / math.sqrt(count)
 
 
 @pytest.mark.parametrize(
@@ -499,16 +502,13 @@ def test_draws_are_normalised_apart():
   batch = batch_of(SHAPE, 6)
   (phase,) = weighted.Task(samples=3).phases(model)
   _, _, after, _ = gradients(phase, params, mutable, batch)
-  apart = [
-    model.apply(
-      {"params": params, **mutable},
-      batch["image"],
-      train=True,
-      mutable=["batch_stats"],
-      rngs={"params": key},
-    )[1]
-    for key in jax.random.split(jax.random.key(0), 3)
-  ]
+
+  @jax.jit
+  def left(key):
+    variables, rngs = {"params": params, **mutable}, {"params": key}
+    return model.apply(variables, batch["image"], train=True, mutable=list(mutable), rngs=rngs)[1]
+
+  apart = [left(key) for key in jax.random.split(jax.random.key(0), 3)]
   close(after, jax.tree.map(lambda *x: sum(x) / 3, *apart), rtol=1e-5)
 
 
@@ -551,8 +551,10 @@ def test_the_ladder_shares_its_way_down_with_the_generative_model():
   model = ladder.Model(SHAPE, hidden=(6, 5), latents=(3, 2))
   params, mutable = created(model, SHAPE)
   image = batch_of(SHAPE, 4)["image"]
-  run = lambda params: model.apply(  # noqa: E731
-    {"params": params, **mutable}, image, rngs={"params": jax.random.key(0)}
+  run = jax.jit(
+    lambda params: model.apply(
+      {"params": params, **mutable}, image, rngs={"params": jax.random.key(0)}
+    )
   )
   found = run(params)
   # The posterior of the layer below is never less sure than the prior it takes part in.
@@ -570,8 +572,10 @@ def test_draws_from_the_prior_go_from_the_top_down(name):
   model = family.Model(SHAPE, hidden=(6, 5), latents=(3, 2))
   params, mutable = created(model, SHAPE)
   key = jax.random.key(0)
-  apply = lambda params: model.apply(  # noqa: E731
-    {"params": params, **mutable}, method="prior", examples=3000, rngs={"params": key}
+  apply = jax.jit(
+    lambda params: model.apply(
+      {"params": params, **mutable}, method="prior", examples=3000, rngs={"params": key}
+    )
   )
   z = apply(params)
   assert z.shape == (3000, 3)
@@ -598,14 +602,15 @@ def test_what_is_hidden_reaches_neither_prior_nor_prediction():
   task, model, params, batch = completion(2)
 
   def through(method, *inputs):
-    return jax.jacobian(
+    jacobian = jax.jacobian(
       lambda image: model.apply(
         {"params": params},
         *[task.inputs({"image": image})[i] for i in inputs],
         method=method,
         rngs={"params": jax.random.key(0)},
       )[0]
-    )(batch["image"][:1])
+    )
+    return jax.jit(jacobian)(batch["image"][:1])
 
   hidden = np.zeros((4, 4, 1), bool)
   hidden[:, 2:] = True
@@ -647,20 +652,23 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("scale", [1e4, -1e4])
 @pytest.mark.parametrize("name", TASKS)
-def test_losses_and_gradients_are_finite_at_extreme_inputs(name, scale):
+def test_losses_and_gradients_are_finite_at_extreme_inputs(name):
   task, model = TASKS[name]
   batch = batch_of(SHAPE, 4)
-  batch["image"] = scale * batch["image"]
-  variables = model.init({"params": jax.random.key(0)}, *task.inputs(batch))
-  mutable = {k: v for k, v in variables.items() if k != "params"}
   (phase,) = task.phases(model)
-  grads, loss, _, _ = gradients(phase, variables["params"], mutable, batch)
-  assert np.isfinite(loss)
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-  measured = task.measure(model)(variables["params"], mutable, batch, jax.random.key(0))
-  assert all(np.isfinite(m.total) for m in measured.values())
+
+  @jax.jit
+  def run(scale, key):
+    extreme = {**batch, "image": scale * batch["image"]}
+    variables = model.init({"params": key}, *task.inputs(extreme))
+    mutable = {k: v for k, v in variables.items() if k != "params"}
+    found = step.gradients(phase, variables["params"], mutable, extreme, jnp.arange(4), key)
+    return found, task.measure(model)(variables["params"], mutable, extreme, key)
+
+  for scale in (1e4, -1e4):
+    for path, leaf in jax.tree.leaves_with_path(run(scale, jax.random.key(0))):
+      assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
 
 
 # The published recipe.

@@ -130,6 +130,21 @@ def test_hidden_samples_have_their_mean_and_variance(hidden):
     assert set(np.unique(h)) == {0.0, 1.0}
 
 
+def test_reconstructions_come_from_binary_hidden_units():
+  model = boltzmann.Model((6,), widths=(2,), code=3)
+  params, _ = created(model, (6,))
+  v = jnp.tile(batch_of((6,), 1)["image"], (200, 1))
+  rngs = {"latent": jax.random.key(0)}
+  found = np.asarray(model.apply({"params": params}, v, layer=0, method="gibbs", rngs=rngs))
+  own = params["rbm_0"]
+  h = np.array(list(itertools.product((0.0, 1.0), repeat=2)))
+  possible = sigmoid(h @ np.asarray(own["kernel"], np.float64).T + own["visible_bias"])
+  distance = np.abs(found[:, None] - possible[None]).max(-1)
+  assert distance.min(1).max() < 1e-5
+  # All of the four states, example by example.
+  assert set(distance.argmin(1)) == set(range(4))
+
+
 def test_softmax_units_give_back_as_many_words_as_they_saw():
   model = boltzmann.Model((6,), widths=(5,), code=3, visible="softmax")
   params, _ = created(model, (6,))
@@ -303,7 +318,10 @@ def test_outputs_are_what_they_say(output):
   out = model.apply({"params": params}, x)
   expected = {
     "logistic": sigmoid(out.logits),
-    "softmax": np.exp(out.logits) / np.exp(out.logits).sum((1, 2), keepdims=True),
+    # As many words as went in.
+    "softmax": x.sum((1, 2), keepdims=True)
+    * np.exp(out.logits)
+    / np.exp(out.logits).sum((1, 2), keepdims=True),
     "linear": out.logits,
   }[output]
   np.testing.assert_allclose(out.reconstruction, expected, rtol=1e-5)
@@ -551,6 +569,7 @@ def test_curves_are_functions_of_their_number():
   np.testing.assert_array_equal(curves.draw(np.concatenate(parts)), few["image"][[0, 6]])
   test = curves.Source(curves=7, test_curves=5).split("test").arrays["image"]
   assert (test != few["image"][:5]).reshape(5, -1).any(1).all()
+  assert len(np.unique(more["image"].reshape(12, -1), axis=0)) == 12
   assert few["image"].shape == (7, 28, 28, 1)
   assert few["image"].dtype == np.uint8
 
@@ -578,7 +597,7 @@ def test_a_curve_is_drawn_where_it_runs():
 
 
 def test_diabetes_is_scaled_by_its_training_part():
-  pytest.importorskip("sklearn")
+  datasets = pytest.importorskip("sklearn.datasets")
   source = diabetes.Source()
   parts = {name: source.split(name).arrays for name in ("train", "validation", "test")}
   assert [len(p["features"]) for p in parts.values()] == [300, 42, 100]
@@ -586,7 +605,8 @@ def test_diabetes_is_scaled_by_its_training_part():
     np.concatenate([parts[n][key] for n in ("train", "validation")])
     for key in ("features", "target")
   )
-  np.testing.assert_allclose([features.min(0), features.max(0)], [[0] * 10, [1] * 10], atol=1e-6)
+  raw = datasets.load_diabetes(scaled=False).data[np.random.RandomState(0).permutation(442)[:342]]
+  np.testing.assert_allclose(features, (raw - raw.min(0)) / np.ptp(raw, axis=0), atol=1e-6)
   assert (abs(target.mean()), target.std()) == pytest.approx((0, 1), abs=1e-5)
   test = parts["test"]
   assert 0 <= test["features"].min() <= test["features"].max() <= 1

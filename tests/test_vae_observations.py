@@ -141,6 +141,12 @@ def test_samples_have_the_mean_and_the_levels(name):
   error = x.std(0) / math.sqrt(4000)
   assert (np.abs(x.mean(0) - np.asarray(model.mean(parameters))) < 5 * error + 1e-3).all()
   assert x.std(0).min() > 0  # not the mean itself
+  if name == "gaussian_fixed":
+    np.testing.assert_allclose(x.std(0), 0.7, rtol=0.07)
+  if name == "gaussian":
+    # The entropy of N(., s^2) is what the draws' own likelihood is on average.
+    nll = -np.asarray(model.log_prob(many, jnp.asarray(x))).mean(0)
+    np.testing.assert_allclose(nll, 0.5 * np.log(2 * math.pi * math.e) + np.log(x.std(0)), atol=0.1)
   if model.discrete and name != "bernoulli":
     np.testing.assert_allclose(x * 16, np.round(x * 16), atol=1e-4)
     assert x.min() >= 0

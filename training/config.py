@@ -126,8 +126,20 @@ def _position(node: list, part: str, key: str) -> int:
 def nearest(name: str, known: Iterable[str]) -> str:
   """A question with the nearest of `known`, or nothing where none is near."""
   known = sorted(known)
-  close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
+  # Of names that share most of their letters (encoder_widths, decoder_widths), the fewest edits.
+  close.sort(key=lambda candidate: _edits(candidate, str(name)))
   return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _edits(a: str, b: str) -> int:
+  """Letters to insert, delete or replace (Levenshtein's distance)."""
+  row = list(range(len(b) + 1))
+  for i, x in enumerate(a, 1):
+    above, row = row, [i]
+    for j, y in enumerate(b, 1):
+      row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+  return row[-1]
 
 
 def fields(cls: type) -> dict[str, dataclasses.Field]:

@@ -31,7 +31,7 @@ class Optimizer(abc.ABC):
 
   learning_rate: Annotated[float, "[0, inf)", "traced"] = 1e-3
   schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "constant"
-  warmup_steps: Annotated[int, "[0, inf)"] = 0
+  warmup_steps: Annotated[int, "[0, 2147483647]"] = 0
   final_fraction: Annotated[float, "(0, 1]"] = 0.01
   step_at: tuple[Annotated[float, "(0, 1)"], ...] = (0.5, 0.75)
   step_factor: Annotated[float, "(0, 1]"] = 0.1

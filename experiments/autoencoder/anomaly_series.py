@@ -49,7 +49,7 @@ def get_config(variant="paper"):
       seed=0,
       model=dict(name="autoencoder.deep", widths=(64, 32), code=8, activation="tanh"),
       task=dict(name="anomaly", of="window"),
-      data=dict(name="series:internal_bleeding", window=64, batch_size=64),
+      data=dict(name="series:internal_bleeding", window=64, test_stride=4, batch_size=64),
       optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
       training=dict(steps=steps, eval_every=steps // 2, checkpoint_every=steps // 2),
     )

@@ -3,13 +3,13 @@
 Paper     Hinton & Salakhutdinov 2006, Science 313:504-507, figure 4: stories of Reuters Corpus
           Volume 2 by the cosine of codes of 10 numbers, against latent semantic analysis.
 Run       python launch.py train --config=experiments/autoencoder/documents_kjv.py:small --workdir=runs/documents
-Takes     small: about 40 s on two CPU cores.
+Takes     small: about 30 s on two CPU cores.
 Data      the chapters of the King James Bible by book, as the paper's 804,414 stories are not
           distributed; apt-get install bible-kjv bible-kjv-text
 
 `paper` has the paper's network, trained from a modern initialisation instead of from Boltzmann
 machines. `small` is narrower, of tanh units, and drops half of a document's words while training,
-without which 832 documents are learnt by heart.
+which lowers the test loss a little and leaves retrieval as it is.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ CLAIMS = [
     published="Reuters, 10 numbers: the autoencoder's curve above LSA's; no number is printed",
     seeds=5,
     variants=("small",),
-    cost="5 runs of 40 s on two CPU cores",
+    cost="5 runs of 30 s on two CPU cores",
   ),
   dict(
     name="words_dropped",
@@ -37,7 +37,7 @@ CLAIMS = [
     settings=[{"data.word_dropout": 0.0}],
     seeds=3,
     variants=("small",),
-    cost="3 runs of 40 s on two CPU cores",
+    cost="3 runs of 30 s on two CPU cores",
   ),
 ]
 
@@ -69,10 +69,10 @@ def get_config(variant="paper"):
       task=dict(name="retrieval"),
       data=dict(name="documents:kjv", words=2000, word_dropout=0.5, batch_size=100),
       optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
-      training=dict(steps=1_500, eval_every=750, checkpoint_every=750),
+      training=dict(steps=1_000, eval_every=500, checkpoint_every=500),
     )
   )
   if variant == "smoke":
-    config.data.batch_size = 16
+    config.data.batch_size, config.data.words = 16, 100
     config.training = ConfigDict(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))
   return config

@@ -4,7 +4,7 @@ Paper     Makhzani & Frey 2014, arXiv:1312.5663: 1000 units on MNIST; a logistic
           features of k = 25 errs less than on pixels (table 1; its numbers are not checked here).
 Run       python launch.py train --config=experiments/autoencoder/k_sparse_digits.py:small --workdir=runs/k_sparse
           python launch.py probe --workdir=runs/k_sparse
-Takes     small: about 15 s on two CPU cores.
+Takes     small: about 20 s on two CPU cores.
 Data      paper: MNIST. small and smoke: scikit-learn's digits.
 """
 
@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from sweeps.space import grid
 
-_K = [{"model.k": 5}, {"model.k": 10}, {"model.k": 25}]
+_K = [{}, {"model.k": 5}, {"model.k": 25}]  # small as it is: k = 10
 
 CLAIMS = [
   dict(
@@ -26,16 +26,27 @@ CLAIMS = [
     settings=_K,
     seeds=3,
     variants=("small",),
-    cost="9 runs of 15 s on two CPU cores",
+    cost="9 runs of 20 s on two CPU cores",
+  ),
+  dict(
+    name="features_beat_pixels",
+    statement="a logistic regression on the features is more often right than one on the pixels",
+    paper="Makhzani & Frey 2014, table 1",
+    metric="linear_accuracy",
+    split="test",
+    relation="linear_accuracy > pixels_linear_accuracy",
+    published="MNIST: so, recalled, not checked",
+    seeds=5,
+    cost="small: 2 more runs",
   ),
   dict(
     name="features",
-    statement="accuracy of a logistic regression on the features, beside one on the pixels",
+    statement="accuracy of a logistic regression on the features of other k",
     paper="Makhzani & Frey 2014, table 1",
     metric="linear_accuracy",
     split="test",
     relation="",
-    published="MNIST: better than on pixels",
+    published="MNIST: best at k = 25, recalled",
     settings=_K,
     seeds=3,
   ),
@@ -48,11 +59,10 @@ CLAIMS = [
     split="test",
     relation="",
     published="no number",
-    settings=_K,
     rivals=[{"task.falling_steps": 0}],
     seeds=3,
     variants=("small",),
-    cost="9 more runs",
+    cost="3 more runs",
   ),
 ]
 

@@ -28,9 +28,9 @@ CLAIMS = [
     split="test",
     relation="accuracy > rival.accuracy + 0.5",
     rivals=[{**_WITHOUT_PRETRAINING, "model.init_std": 0.01}],
-    seeds=5,
+    seeds=3,
     variants=("small",),
-    cost="10 runs of 20 s on two CPU cores",
+    cost="6 runs of 20 s on two CPU cores",
   ),
   dict(
     name="against_no_corruption",
@@ -41,9 +41,9 @@ CLAIMS = [
     relation="",
     published=_PUBLISHED,
     rivals=[_WITHOUT_CORRUPTION],
-    seeds=5,
+    seeds=3,
     variants=("small",),
-    cost="10 runs of 20 s on two CPU cores",
+    cost="6 runs of 20 s on two CPU cores",
   ),
   dict(
     name="denoising_helps",
@@ -54,7 +54,7 @@ CLAIMS = [
     relation="accuracy > rival.accuracy",
     published=_PUBLISHED,
     rivals=[_WITHOUT_CORRUPTION],
-    seeds=5,
+    seeds=3,
     variants=("paper",),
   ),
 ]

@@ -23,9 +23,9 @@ CLAIMS = [
     split="test",
     relation="r2 > rival.r2 + 0.4",
     rivals=[{**_WITHOUT_PRETRAINING, "model.init_std": 0.01}],
-    seeds=5,
+    seeds=3,
     variants=("small",),
-    cost="10 runs of 10 s on two CPU cores",
+    cost="6 runs of 10 s on two CPU cores",
   ),
   dict(
     name="against_no_pretraining",
@@ -35,9 +35,9 @@ CLAIMS = [
     split="test",
     relation="",
     rivals=[_WITHOUT_PRETRAINING],
-    seeds=5,
+    seeds=3,
     variants=("small",),
-    cost="10 runs of 10 s on two CPU cores",
+    cost="6 runs of 10 s on two CPU cores",
   ),
 ]
 

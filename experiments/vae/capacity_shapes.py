@@ -63,7 +63,7 @@ def get_config(variant="paper"):
         validation=500,
       ),
       optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
-      training=dict(steps=4_000, log_every=200, eval_every=2_000, checkpoint_every=2_000),
+      training=dict(steps=3_000, log_every=200, eval_every=1_500, checkpoint_every=1_500),
     )
   )
   if variant == "smoke":

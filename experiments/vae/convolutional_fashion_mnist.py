@@ -3,14 +3,37 @@
 Paper     Higgins et al. 2017, "beta-VAE", ICLR, appendix A.1: the network is theirs for CelebA, which
           needs a download; its channels fit 28x28 here. No paper has a number of these data.
 Run       python launch.py train --config=experiments/vae/convolutional_fashion_mnist.py:small --workdir=runs/convolutional
-Takes     small: about 60 s on two CPU cores.
+Takes     small: about 50 s on two CPU cores.
 Data      Fashion-MNIST (`apt-get install dataset-fashion-mnist`), binarised afresh each time an image
           is seen.
 """
 
 from ml_collections import ConfigDict
 
-CLAIMS = []
+CLAIMS = [
+  dict(
+    name="elbo",
+    statement="the bound is above -249, and so above the -251.21 +- 0.22 of the fully connected"
+    " vae/gaussian_mnist after as many steps, with a third of its parameters",
+    paper="none: these data have no published number",
+    metric="elbo",
+    split="test",
+    relation="elbo > -249",
+    seeds=3,
+    variants=("small",),
+    cost="3 runs of 50 s on two CPU cores",
+  ),
+  dict(
+    name="elbo_paper",
+    statement="the bound",
+    paper="none: these data have no published number",
+    metric="elbo",
+    split="test",
+    relation="",
+    seeds=3,
+    variants=("paper",),
+  ),
+]
 
 
 def get_config(variant="paper"):
@@ -27,7 +50,7 @@ def get_config(variant="paper"):
     )
   )
   if variant != "paper":
-    config.model.update(dict(channels=(16, 32), hidden=128))
+    config.model.update(dict(channels=(8, 16), hidden=128))
     config.training.update(dict(steps=4_300, eval_every=860, checkpoint_every=860))
   if variant == "smoke":
     config.data.update(dict(train_examples=512, validation=200, test_examples=200))

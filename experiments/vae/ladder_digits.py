@@ -56,11 +56,11 @@ def get_config(variant="paper"):
   )
   if variant != "paper":
     config.model.update(dict(hidden=(64, 32), latents=(8, 4)))
-    config.task.update(dict(warmup_steps=1_000, nll_samples=1000))
+    config.task.update(dict(warmup_steps=600, nll_samples=1000))
     config.data = ConfigDict(dict(name="digits", batch_size=100, binarize="dynamic"))
     config.optimizer.learning_rate = 2e-3
     config.training.update(
-      dict(steps=5_000, log_every=100, eval_every=1_000, checkpoint_every=2_500)
+      dict(steps=3_000, log_every=100, eval_every=1_000, checkpoint_every=1_500)
     )
   if variant == "smoke":
     config.task.nll_samples = 5

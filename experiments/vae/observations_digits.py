@@ -4,7 +4,7 @@ Paper     Kingma & Welling 2013, arXiv:1312.6114, appendix C (Gaussian); van den
           arXiv:1601.06759, section 3.1 (categorical); Salimans et al. 2017, arXiv:1701.05517, eq. 2
           (discretised logistic). None of them has numbers of these data.
 Run       python launch.py train --config=experiments/vae/observations_digits.py:small --workdir=runs/observations
-Takes     small: about 15 s on two CPU cores. paper: the network and optimizer of Kingma & Welling.
+Takes     small: about 10 s on two CPU cores. paper: the network and optimizer of Kingma & Welling.
 Data      scikit-learn's digits, whose pixels are counts from 0 to 16.
 """
 
@@ -22,8 +22,8 @@ CLAIMS = [
     split="test",
     relation="bits_per_dim < 0.6 * log(17) / log(2) and elbo > -independent_nll",
     settings=[{"model.likelihood": "categorical"}, {"model.likelihood": "logistic"}],
-    seeds=5,
-    cost="small: 10 runs of 15 s on two CPU cores",
+    seeds=3,
+    cost="small: 6 runs of 10 s on two CPU cores",
   ),
   dict(
     name="densities",
@@ -38,7 +38,7 @@ CLAIMS = [
       {"model.likelihood": "gaussian_fixed", "model.observation_std": 1.0},
     ],
     seeds=3,
-    cost="small: 9 runs of 15 s on two CPU cores",
+    cost="small: 9 runs of 10 s on two CPU cores",
   ),
   dict(
     name="collapse",
@@ -82,7 +82,7 @@ def get_config(variant="paper"):
     )
     config.optimizer = ConfigDict(dict(name="adam", learning_rate=1e-3, schedule="cosine"))
     config.training.update(
-      dict(steps=4_000, log_every=100, eval_every=1_000, checkpoint_every=2_000)
+      dict(steps=3_000, log_every=100, eval_every=1_000, checkpoint_every=1_000)
     )
   if variant == "smoke":
     config.training.update(dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2))

@@ -147,6 +147,6 @@ class Model(nn.Module):
     code_BK = x = self.data(image, layer=len(self.rbm))
     for machine in self.rbm[:0:-1]:
       x = nn.sigmoid(machine.down(x))
-    logits = self.rbm[0].down(x)
-    shaped = lambda y_BD: y_BD.reshape(-1, *self.data_shape)  # noqa: E731
-    return Output(shaped(logits), shaped(_MEAN[self.visible](logits)), code_BK)
+    lowest, shaped = self.rbm[0], lambda y_BD: y_BD.reshape(image.shape)
+    mean_BD = lowest.visible_mean(x, image.reshape(len(image), -1))
+    return Output(shaped(lowest.down(x)), shaped(mean_BD), code_BK)

@@ -30,8 +30,8 @@ class Model(nn.Module):
     widths: units of the encoder's layers; the decoder's mirror them.
     code: units of the code.
     activation: of all layers but the code and the output.
-    output: "logistic" for pixels in [0, 1], "softmax" for the proportions of a document's words,
-      "linear" for any numbers.
+    output: "logistic" for pixels in [0, 1], "softmax" for a document's counts of words or
+      their proportions, "linear" for any numbers.
     init_std: of the weights at the start; 0 for Glorot-uniform.
     dtype: of activations.
   """
@@ -69,7 +69,11 @@ class Model(nn.Module):
     code_BK = self.encode(image)
     logits = self.decode(code_BK)
     rows_BD = logits.reshape(len(logits), -1)  # a softmax is over all of an example
-    return Output(logits, _OUTPUTS[self.output](rows_BD).reshape(logits.shape), code_BK)
+    mean_BD = _OUTPUTS[self.output](rows_BD)
+    if self.output == "softmax":
+      # Of as many words as there are.
+      mean_BD *= image.reshape(len(image), -1).sum(-1, keepdims=True)
+    return Output(logits, mean_BD.reshape(logits.shape), code_BK)
 
   def adopt(self, fresh: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """`fresh` parameters with those of an earlier stage, whose Boltzmann machines are unrolled."""

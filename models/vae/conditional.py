@@ -10,7 +10,7 @@ All networks are MLPs of rectifiers, as for the paper's MNIST; the groups of par
 
 Differs from the paper: networks see the observed pixels alone and not an image with a hole; the
 generation network sees them and the baseline's guess beside z, where the paper adds the guess at
-its end.
+its end; logarithms of variances are cut off at -20 and 20.
 
 Axes, besides the family's: X observed pixels, Y hidden ones.
 """
@@ -24,6 +24,8 @@ import jax.numpy as jnp
 
 from models.layers import batch_axis, observation
 from models.vae import Gaussian, Layer, Output
+
+_LARGEST_LOG_VARIANCE = 20.0
 
 
 class Mlp(nn.Module):
@@ -110,7 +112,9 @@ class Model(nn.Module):
     return out.reshape(-1, hidden, self.observation.size)
 
   def _gaussian(self, network: Mlp, *inputs: jax.Array) -> Gaussian:
-    return Gaussian(*jnp.split(network(*inputs, outputs=2 * self.latents), 2, axis=-1))
+    mean, log_variance = jnp.split(network(*inputs, outputs=2 * self.latents), 2, axis=-1)
+    # Rectifiers have no bound: an outlier's variance would outgrow float32.
+    return Gaussian(mean, jnp.clip(log_variance, -_LARGEST_LOG_VARIANCE, _LARGEST_LOG_VARIANCE))
 
   def _draw(self, distribution: Gaussian) -> jax.Array:
     noise_BZ = batch_axis.normal(self.make_rng("latent"), distribution.mean.shape)
