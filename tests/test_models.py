@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from models.autoencoder import deep, stacked
 from models.convnet import resnet
 from models.gan import mlp
-from models.layers import batch_axis
+from models.layers import batch_axis, observation
 from models.layers.dropout import Dropout
 from models.layers.norm import BatchNorm
-from models.layers import observation
 from models.vae import Gaussian, Layer, gaussian, standard
 from models.vae import Output as VaeOutput
 from tasks import adversarial, classify, elbo, layerwise, reconstruction
@@ -492,9 +491,7 @@ class Stub:
 
 def vae_output(logits, mean, log_variance):
   """What a VAE with one layer of latents returns where its networks found these."""
-  return VaeOutput(
-    logits[..., None], (Layer(Gaussian(mean, log_variance), standard(mean), mean),)
-  )
+  return VaeOutput(logits[..., None], (Layer(Gaussian(mean, log_variance), standard(mean), mean),))
 
 
 def vae_terms(logits, mean, log_variance, image, beta=1.0):

@@ -33,8 +33,7 @@ def test_the_vote_is_of_as_many_as_asked_for():
   train_x = np.array([[0.0], [1.0], [1.1], [5.0]])
   label = np.array([0, 1, 1, 0])
   one, three = (
-    probing.classify(train_x, np.array([[0.1]]), label, np.array([0]), neighbours=n)
-    for n in (1, 3)
+    probing.classify(train_x, np.array([[0.1]]), label, np.array([0]), neighbours=n) for n in (1, 3)
   )
   assert one["neighbour_accuracy"] == 1.0
   assert three["neighbour_accuracy"] == 0.0

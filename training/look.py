@@ -23,6 +23,7 @@ from training.restore import trained
 from training.workdir import Workdir
 
 _FOR_FIGURES = 2000  # test examples that figures look at
+_FOR_SCORES = 60_000  # training examples that rivals and probes are fitted to, the first ones
 
 
 def evaluate(path: str, *, weights: str = "latest"):
@@ -74,7 +75,7 @@ def probe(path: str, *, weights: str = "latest", neighbours: int = 5):
     machine, state = trained(workdir, weights)
     task, source = machine.stage.task, machine.stage.source
     call = machine.call(state, machine.stage.numbers)
-    sets = [examples(source, name) for name in ("train", "test")]
+    sets = [examples(source, "train", most=_FOR_SCORES), examples(source, "test")]
     features = [task.features(call, part) for part in sets]
     labels = [part.arrays["label"] for part in sets if "label" in part.arrays]
     if features[0] is None or len(labels) < 2:
@@ -158,7 +159,7 @@ def measure(
       for splits, (count, values) in zip(found, measured, strict=True):
         splits[name] = {"examples": count, **values}
   if len(source.split("test")):
-    sets = examples(source, "train"), examples(source, "test")
+    sets = examples(source, "train", most=_FOR_SCORES), examples(source, "test")
     for i, stage in enumerate(stages):
       call = machine.call(parallel.member(state, i), stage.numbers)
       found[i]["test"] |= stage.task.score(call, *sets)

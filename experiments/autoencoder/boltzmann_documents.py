@@ -63,7 +63,7 @@ def get_config(variant="paper"):
     dict(
       seed=0,
       model=dict(name="autoencoder.boltzmann", widths=widths, code=10, visible="softmax"),
-      data=dict(name="documents:kjv", words=words, batch_size=50),
+      data=dict(name="documents:kjv", words=words, batch_size=20 if variant == "smoke" else 50),
       stages=(*machines, unrolled),
     )
   )

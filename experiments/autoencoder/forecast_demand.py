@@ -29,6 +29,18 @@ CLAIMS = [
     cost="5 runs of 6 s on two CPU cores",
   ),
   dict(
+    name="beside_an_untrained_code",
+    statement="what training the code adds: sMAPE, beside a code after one step",
+    paper="after Zhu & Laptev 2017, whose demand is Uber's",
+    metric="smape",
+    split="test",
+    relation="",
+    rivals=[{"training.steps": 1}],
+    seeds=5,
+    variants=("small",),
+    cost="10 runs of 6 s on two CPU cores",
+  ),
+  dict(
     name="beside_ridge",
     statement="sMAPE by code size, beside a ridge regression on the raw window and on as many"
     " principal components",
