@@ -3,8 +3,7 @@
 import dataclasses
 import math
 
-import numpy as np
-
+from evaluation import independent
 from tasks.objective import Call, Examples, Mean, Objective, Phase
 from tasks.views import Images, View, contact_sheet
 
@@ -44,7 +43,7 @@ class Task(Objective):
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
     """-log p(x) of pixels that know nothing of each other, for the claim."""
     levels = call.model.levels
-    found = _independent_nll(train.arrays["image"], test.arrays["image"], levels)
+    found = independent.nll(train.arrays["image"], test.arrays["image"], levels)
     return {"independent_nll": found}
 
   def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:
@@ -65,14 +64,3 @@ class Task(Objective):
   def sample(self, call: Call, count: int, seed: int) -> Images:
     images = call(method="sample", examples=count, seed=seed)
     return contact_sheet(images, "Drawn pixel by pixel.", columns=_COLUMNS)
-
-
-def _independent_nll(train: np.ndarray, test: np.ndarray, levels: int) -> float:
-  """Nats per test image under each pixel's own histogram over the training set."""
-  level_ND, held_out_ND = (
-    np.round(x.reshape(len(x), -1) * (levels - 1)).astype(np.int64) for x in (train, test)
-  )
-  # Laplace's rule of succession: a level that training never showed is not impossible.
-  counts_LD = np.stack([(level_ND == level).sum(0) + 1.0 for level in range(levels)])
-  log_p_LD = np.log(counts_LD / counts_LD.sum(0))
-  return float(-np.take_along_axis(log_p_LD, held_out_ND, axis=0).sum(1).mean())

@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import optax
 
-from tasks.objective import Call, Examples, Mean, Objective, Phase
+from tasks.objective import Call, Examples, Mean, Objective, Phase, in_batches
 from tasks.views import Confusion, Images, View
 
 _COLUMNS = 12
@@ -54,6 +54,11 @@ class Task(Objective):
       "loss": Mean.over(loss_B, batch["mask"]),
       "accuracy": Mean.over(correct_B, batch["mask"]),
     }
+
+  def features(self, call: Call, examples: Examples) -> np.ndarray | None:
+    """The codes [N, K] below the classifier, of models that have codes."""
+    out = in_batches(call, *self.inputs(examples.arrays), train=False)
+    return out.codes[-1] if hasattr(out, "codes") else None
 
   def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:
     image, label = test.arrays["image"], test.arrays["label"]

@@ -167,10 +167,10 @@ class Task(Objective):
     return np.concatenate(found, axis=1).T
 
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
-    """Active units, the importance-sampled log-likelihood and a rival's; disentanglement."""
+    """Active units, squared error, the importance-sampled log-likelihood, a rival's, factors."""
     means = in_batches(call, *self.inputs(test.arrays), method=_posterior_means)
     counts = [latents.active(mean_NZ) for mean_NZ in means]
-    found = {"active_units": float(sum(counts))}
+    found = {"active_units": float(sum(counts)), "squared": self._squared(call, test)}
     if len(counts) > 1:
       found |= {f"active_units_{i + 1}": float(count) for i, count in enumerate(counts)}
     if self.nll_samples:
@@ -181,6 +181,12 @@ class Task(Objective):
     if "factors" in test.arrays:
       found |= disentangle.scores(self, call, train, test)
     return found
+
+  def _squared(self, call: Call, test: Examples) -> float:
+    """Squared error of E[x|z] per example, a sum over dimensions, at one sample of q(z|x)."""
+    out = in_batches(call, *self.inputs(test.arrays))
+    mean = np.asarray(call.model.observation.mean(jnp.asarray(out.parameters)))
+    return float(np.square(mean - self.observed(test.arrays)).sum() / len(mean))
 
   def likelihood(self, call: Call, log_weights_KN: np.ndarray, test: Examples) -> dict[str, float]:
     """-log p(x) estimated from the weights of K samples: an upper bound, tight as K grows."""

@@ -20,6 +20,7 @@ from test_models import (
   torch_gradients,
 )
 
+from evaluation import independent
 from models.autoregressive import gated_pixelcnn, pixelcnn
 from models.layers.pixelcnn import MaskedConv, ancestral
 from tasks import autoregressive
@@ -158,7 +159,7 @@ def test_independent_pixels():
   test = np.array([1.0, 0.0]).reshape(2, 1, 1, 1)
   # Laplace's rule: (5 + 1) / (6 + 2) and (1 + 1) / (6 + 2).
   expected = -(math.log(6 / 8) + math.log(2 / 8)) / 2
-  assert autoregressive._independent_nll(train, test, 2) == pytest.approx(expected)
+  assert independent.nll(train, test, 2) == pytest.approx(expected)
 
 
 @BOTH

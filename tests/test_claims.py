@@ -2,7 +2,7 @@
 
 import ast
 import dataclasses
-import inspect
+import functools
 import itertools
 import json
 import math
@@ -401,17 +401,19 @@ def test_claims_of_one_name_and_claims_that_are_no_dicts_are_refused():
     claims.read(_page(missing), "small")
 
 
-def _scored(task) -> re.Pattern:
-  """What a task's `score` may name, read off its code: to run it takes a trained model.
+@functools.cache
+def _scored() -> re.Pattern:
+  """What a `score` may name, read off the code: to run it takes a trained model.
 
-  Every text in the files of the task's classes and of the evaluation room, whatever it is for.
+  Every text in the rooms that score, whatever it is for.
   """
-  files = {inspect.getsourcefile(cls) for cls in type(task).__mro__ if "tasks" in cls.__module__}
-  files |= set(pathlib.Path("evaluation").glob("*.py"))
+  files = [*pathlib.Path("tasks").glob("*.py"), *pathlib.Path("evaluation").glob("*.py")]
   texts = set()
-  for node in itertools.chain(*(ast.walk(ast.parse(pathlib.Path(f).read_text())) for f in files)):
+  for node in itertools.chain(*(ast.walk(ast.parse(f.read_text())) for f in files)):
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
       texts.add(node.value)
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+      texts.add(node.target.id)  # a field of a named tuple of scores
     elif isinstance(node, ast.JoinedStr):  # f"active_units_{i}"
       parts = [re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in node.values]
       if any(part != r"\w+" for part in parts):
@@ -426,7 +428,7 @@ def test_experiments_claim_what_they_measure(path):
     found = claims.read(module, variant)
     assert found, f"{path} claims nothing for {variant}"
     stage = build(module.get_config(variant)).stages[-1]
-    measured, scored = initial.measured(stage), _scored(stage.task)
+    measured, scored = initial.measured(stage), _scored()
     for claim in found:
       read = {n.removeprefix("rival.") for c in parse(claim.relation) for n in c.names}
       for name in ({claim.metric} | read) - measured:

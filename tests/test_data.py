@@ -106,7 +106,7 @@ def test_digits_without_the_packaged_file(monkeypatch, tmp_path):
     np.testing.assert_array_equal(array, reference)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"1,2,3\n"), gzip.compress(b"a\n")])
+@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"1,2,3\n", mtime=0), gzip.compress(b"a\n", mtime=0)])
 def test_digits_corrupt_file_is_named(monkeypatch, tmp_path, content):
   file = tmp_path / "datasets" / "data" / "digits.csv.gz"
   file.parent.mkdir(parents=True)

@@ -23,7 +23,6 @@ CLAIMS = [
     split="test",
     relation="auroc > 0.95 and auroc > centroid_auroc + 0.2",
     seeds=5,
-    variants=("small",),
     cost="5 runs of 6 s on two CPU cores",
   ),
   dict(

@@ -24,7 +24,6 @@ CLAIMS = [
     relation="multinomial < 0.97 * rival.multinomial",
     rivals=[{"model.init_std": 0.01, **{f"stages.{i}.training.steps": 1 for i in range(3)}}],
     seeds=3,
-    variants=("small",),
     cost="6 runs of 15 s on two CPU cores",
   ),
 ]

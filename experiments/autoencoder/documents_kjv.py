@@ -24,7 +24,6 @@ CLAIMS = [
     relation="average_precision > lsi_average_precision",
     published="Reuters, 10 numbers: the autoencoder's curve above LSA's; no number is printed",
     seeds=5,
-    variants=("small",),
     cost="5 runs of 30 s on two CPU cores",
   ),
   dict(

@@ -25,7 +25,6 @@ CLAIMS = [
     split="test",
     relation="smape < 0.85 * seasonal_smape",
     seeds=5,
-    variants=("small",),
     cost="5 runs of 6 s on two CPU cores",
   ),
   dict(

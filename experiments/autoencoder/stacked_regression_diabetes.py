@@ -24,7 +24,6 @@ CLAIMS = [
     relation="r2 > rival.r2 + 0.4",
     rivals=[{**_WITHOUT_PRETRAINING, "model.init_std": 0.01}],
     seeds=3,
-    variants=("small",),
     cost="6 runs of 10 s on two CPU cores",
   ),
   dict(

@@ -19,9 +19,9 @@ CLAIMS = [
     split="test",
     relation="codes_used > 31.5",
     published="100 % of the codes",
-    seeds=5,
+    seeds=3,
     variants=("small",),
-    cost="5 runs of 10 s on two CPU cores",
+    cost="3 runs of 10 s on two CPU cores",
   ),
   dict(
     name="error_beside_a_codebook",
@@ -31,9 +31,8 @@ CLAIMS = [
     split="test",
     relation="",
     settings=[{}, {"model.quantizer": "ema"}],
-    seeds=5,
-    variants=("small",),
-    cost="10 runs of 10 s on two CPU cores",
+    seeds=3,
+    cost="6 runs of 10 s on two CPU cores",
   ),
 ]
 
