@@ -199,7 +199,7 @@ def bare_scan(directory: str):
     "encoder": (PIXELS, HIDDEN),
     "posterior": (HIDDEN, 2 * LATENTS),
     "decoder": (LATENTS, HIDDEN),
-    "likelihood": (HIDDEN, PIXELS),
+    "output": (HIDDEN, PIXELS),
   }
   glorot = jax.nn.initializers.glorot_uniform()
 
@@ -216,7 +216,7 @@ def bare_scan(directory: str):
     moments = dense(params, "posterior", jnp.tanh(dense(params, "encoder", x)))
     mean, log_variance = jnp.split(moments, 2, axis=-1)
     z = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
-    logits = dense(params, "likelihood", jnp.tanh(dense(params, "decoder", z)))
+    logits = dense(params, "output", jnp.tanh(dense(params, "decoder", z)))
     nll = jnp.maximum(logits, 0) - logits * x + jnp.log1p(jnp.exp(-jnp.abs(logits)))
     kl = 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance).sum()
     return (nll.sum() + kl) / BATCH
@@ -277,12 +277,12 @@ def torch_vae():
       self.encoder = torch.nn.Linear(PIXELS, HIDDEN)
       self.posterior = torch.nn.Linear(HIDDEN, 2 * LATENTS)
       self.decoder = torch.nn.Linear(LATENTS, HIDDEN)
-      self.likelihood = torch.nn.Linear(HIDDEN, PIXELS)
+      self.output = torch.nn.Linear(HIDDEN, PIXELS)
 
     def forward(self, x, noise):
       mean, log_variance = self.posterior(torch.tanh(self.encoder(x))).chunk(2, dim=-1)
       z = mean + torch.exp(0.5 * log_variance) * noise
-      return self.likelihood(torch.tanh(self.decoder(z))), mean, log_variance
+      return self.output(torch.tanh(self.decoder(z))), mean, log_variance
 
   return Vae()
 

@@ -177,7 +177,7 @@ class Task(Objective):
       found |= self.likelihood(call, self.log_weights(call, test, self.nll_samples), test)
     if call.model.observation.discrete:
       sets = [self.observed(part.arrays) for part in (train, test)]
-      found["independent_nll"] = independent.nll(*sets, call.model.levels)
+      found["independent_nll"] = independent.nll(*sets, call.model.observation.levels)
     if "factors" in test.arrays:
       found |= disentangle.scores(self, call, train, test)
     return found

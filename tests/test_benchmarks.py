@@ -135,8 +135,9 @@ def test_the_rival_in_pytorch_computes_our_loss():
 
   ours, grads = jax.value_and_grad(mean)(params)
   # The noise that our model drew, solved from its latent.
-  out = stage.model.apply({"params": params}, image, rngs={"latent": key})
-  noise = (out.latent - out.mean) / np.exp(0.5 * out.log_variance)
+  out = stage.model.apply({"params": params}, image, rngs={"params": key})
+  ((mean, log_variance), _, latent) = out.layers[0]
+  noise = (latent - mean) / np.exp(0.5 * log_variance)
 
   vae = vae_step.torch_vae()
   with torch.no_grad():

@@ -28,7 +28,7 @@ import pytest
 
 import launch
 from training import build, config, optim
-from training.errors import ConfigError, UserError
+from training.errors import ConfigError, DataError, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("experiments/*/*.py"))
@@ -180,6 +180,13 @@ def settable(site):
 
 def test_every_class_that_a_config_can_name_is_here():
   found = {site.cls for site in SITES}
+  for experiment, variant in itertools.product(EXPERIMENTS, config.VARIANTS):
+    # Some networks are of a published setting alone.
+    try:
+      stages = build.build(tree_of(experiment, variant)).stages
+    except DataError:
+      continue
+    found |= {type(part) for stage in stages for part in (stage.model, stage.task, stage.source)}
   for room, attribute in (("models", "Model"), ("tasks", "Task"), ("data", "Source")):
     assert {cls for _, cls in classes(room, attribute)} <= found
   assert len(found) >= 18

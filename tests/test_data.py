@@ -106,7 +106,9 @@ def test_digits_without_the_packaged_file(monkeypatch, tmp_path):
     np.testing.assert_array_equal(array, reference)
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(b"1,2,3\n", mtime=0), gzip.compress(b"a\n", mtime=0)])
+@pytest.mark.parametrize(
+  "content", [b"not gzip", gzip.compress(b"1,2,3\n", mtime=0), gzip.compress(b"a\n", mtime=0)]
+)
 def test_digits_corrupt_file_is_named(monkeypatch, tmp_path, content):
   file = tmp_path / "datasets" / "data" / "digits.csv.gz"
   file.parent.mkdir(parents=True)
@@ -320,8 +322,9 @@ def test_fixed_draws_differ_between_examples_and_parts():
 
 def test_facts_read_no_file(tmp_path):
   empty = idx.Source(dataset="mnist", directory=str(tmp_path))
-  assert empty.facts() == {"data_shape": (28, 28, 1), "classes": 10}
-  assert digits.Source().facts() == {"data_shape": (8, 8, 1), "classes": 10}
+  assert empty.facts() == {"data_shape": (28, 28, 1), "classes": 10, "levels": 256}
+  assert digits.Source().facts() == {"data_shape": (8, 8, 1), "classes": 10, "levels": 17}
+  assert digits.Source(binarize="fixed").facts()["levels"] == 2
   assert idx.Source(dataset="fashion_mnist").class_names[9] == "Ankle boot"
 
 

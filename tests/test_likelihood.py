@@ -243,7 +243,8 @@ def test_active_units_of_a_layer_below_ignore_the_noise_of_the_one_above():
 
   image = np.random.default_rng(0).random((300, 2, 2, 1), np.float32)
   found = elbo.Task().score(Call(Noisy()), Examples({}), Examples({"image": image}))
-  assert found == {"active_units": 1.0, "active_units_1": 1.0, "active_units_2": 0.0}
+  active = {name: value for name, value in found.items() if name.startswith("active")}
+  assert active == {"active_units": 1.0, "active_units_1": 1.0, "active_units_2": 0.0}
 
 
 def test_a_uniform_categorical_takes_log2_of_the_levels_in_bits():
@@ -259,7 +260,8 @@ def test_a_uniform_categorical_takes_log2_of_the_levels_in_bits():
   task = elbo.Task(nll_samples=3)
   found = task.measure(Uniform())({}, {}, batch, jax.random.key(0))
   assert float(found["bits_per_dim"].total / 10) == pytest.approx(math.log2(17), rel=1e-5)
-  scored = task.score(Call(Uniform()), Examples({}), Examples({"image": image}))
+  examples = Examples({"image": image})
+  scored = task.score(Call(Uniform()), examples, examples)
   assert scored["nll_bits_per_dim"] == pytest.approx(math.log2(17), rel=1e-5)
   assert scored["nll"] == pytest.approx(16 * math.log(17), rel=1e-5)
   assert scored["nll_se"] == pytest.approx(0, abs=1e-4)

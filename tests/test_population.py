@@ -101,7 +101,9 @@ def test_numbers_reach_the_compiled_step(tmp_path):
     fit([experiment], [tmp_path / str(i)], shared)
     rows = read_rows(tmp_path / str(i) / "metrics.jsonl")
     (row,) = [r for r in rows if r["step"] == 1 and r["split"] == "train"]
-    assert row["loss"] == pytest.approx(row["nll"] + (0.5, 4.0, 1.0)[i] * row["kl"], rel=1e-6)
+    assert row["loss"] == pytest.approx(
+      row["reconstruction"] + (0.5, 4.0, 1.0)[i] * row["kl"], rel=1e-6
+    )
     losses.append(row["loss"])
   assert len(set(losses)) == 3
 

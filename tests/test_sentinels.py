@@ -60,9 +60,9 @@ def test_a_collapsing_vae_is_warned_of_in_one_line_and_in_its_report(tmp_path, c
     "train",
     "--config=experiments/vae/gaussian_digits.py:smoke",
     f"--workdir={tmp_path}",
-    "--config.training.steps=30",
-    "--config.task.beta=1000",
-    "--config.optimizer.learning_rate=0.02",
+    "--config.training.steps=100",
+    "--config.task.beta=100",
+    "--config.optimizer.learning_rate=0.01",
   ]
   assert launch.main(command) == 0
   (line,) = [x for x in capfd.readouterr().err.splitlines() if "collapse" in x]

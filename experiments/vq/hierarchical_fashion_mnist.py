@@ -75,6 +75,8 @@ def get_config(variant="paper"):
   config.data.update(dict(batch_size=32, train_examples=4_000, test_examples=1_000, validation=500))
   config.optimizer.learning_rate = 2e-3
   if variant == "smoke":
-    config.model.update(dict(features=(4,), residual_features=4, codes=8, prior_features=4))
+    config.model.update(
+      dict(features=(4,), residual_features=4, codes=8, prior_layers=1, prior_features=4)
+    )
     config.data.update(dict(train_examples=128, test_examples=50, validation=50))
   return config
