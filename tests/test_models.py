@@ -95,6 +95,13 @@ def test_vae_sizes(latents, count):
   assert size(shapes(gaussian.Model(MNIST, hidden=500, latents=latents), MNIST)) == count
 
 
+@pytest.mark.parametrize(("latents", "count"), [(2, 338_724), (10, 343_540), (20, 349_560)])
+def test_vae_sizes_with_a_gaussian_decoder(latents, count):
+  frey = (28, 20, 1)
+  model = gaussian.Model(frey, hidden=200, latents=latents, likelihood="gaussian")
+  assert size(shapes(model, frey)) == count
+
+
 def test_deep_autoencoder_size():
   params = shapes(deep.Model(MNIST), MNIST)["params"]
   assert size(params) == 2_837_314
@@ -111,6 +118,13 @@ def test_stacked_autoencoder_size():
   decoders = [params[f"layer_{i}"]["decoder"] for i in range(3)]
   assert [size(d) for d in decoders] == [784_784, 1_001_000, 1_001_000]
   assert size(params) == size([*encoders, *decoders, params["top"]])
+
+
+def test_pretrained_classifier_size():
+  # Hinton & Salakhutdinov 2006: 784-500-500-2000-10, without the decoders of pretraining.
+  params = shapes(stacked.Model(MNIST, 10, widths=(500, 500, 2000)), MNIST)["params"]
+  encoders = [params[f"layer_{i}"]["encoder"] for i in range(3)]
+  assert size([*encoders, params["top"]]) == 1_665_010
 
 
 def test_gan_sizes():

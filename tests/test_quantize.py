@@ -58,6 +58,9 @@ def test_the_papers_trunks_have_their_size():
   output = codec["decoder"]["ConvTranspose_1"]
   assert size(output) == 12_291
   assert size(codec["decoder"]) - size(output) == 2_360_576
+  softmax = convolutional.Model(CIFAR, likelihood="categorical", levels=256, **wide)
+  decoder = shapes(softmax, CIFAR)["params"]["codec"]["decoder"]
+  assert size(decoder["ConvTranspose_1"]) == 3_146_496
 
 
 @pytest.mark.parametrize(
