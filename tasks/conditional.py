@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tasks import elbo
-from tasks.objective import Call, Examples, Mean, Objective, Phase, applied, in_batches
+from tasks.objective import Call, Examples, Mean, Objective, Phase, applied, in_batches, on
 from tasks.views import Images, View
 
 _COLUMNS = 12
@@ -59,8 +59,7 @@ class Task(elbo.Task):
       out, state = applied(model, params, state, inputs, posterior_rng, train=True)
       terms = self.terms(model, out, batch)
       loss = self.objective(out, terms, batch)
-      # A weight that is traced is not zero: a zero stays a constant, since it is another program.
-      if isinstance(self.hybrid, float) and self.hybrid == 0.0:
+      if not on(self.hybrid):
         return loss, (state, terms)
       predicted = model.apply(
         {"params": params}, inputs[0], method="predict", rngs={"params": prior_rng}

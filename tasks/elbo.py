@@ -21,6 +21,7 @@ from tasks.objective import (
   applied,
   batch_mean,
   in_batches,
+  on,
 )
 from tasks.views import Bars, Images, Scatter, View, contact_sheet
 
@@ -129,12 +130,12 @@ class Task(Objective):
     """What is minimised; outside training, as at the end of every schedule."""
     nll, kl = terms["reconstruction"], terms["kl"]
     penalty = kl.total
-    if _on(self.free_bits):
+    if on(self.free_bits):
       units = jnp.concatenate(
         [batch_mean(divergence(layer), batch["mask"]) for layer in out.layers], axis=-1
       )
       penalty = jnp.maximum(units, self.free_bits).sum() * kl.count
-    if _on(self.capacity):
+    if on(self.capacity):
       mean = batch_mean(sum(divergence(layer).sum(-1) for layer in out.layers), batch["mask"])
       target = self.capacity * grown(batch, self.capacity_steps)
       penalty = jnp.abs(mean - target) * kl.count
@@ -238,11 +239,6 @@ def decoded(call: Call, z_NZ: np.ndarray) -> np.ndarray:
   """Means [N, *data] of p(x|z), as pixels."""
   parameters = in_batches(call, z_NZ.astype(np.float32), method="decode")
   return np.clip(np.asarray(call.model.observation.mean(jnp.asarray(parameters))), 0, 1)
-
-
-def _on(number) -> bool:
-  """Whether a number that 0 switches off is on; one that is traced is, for a zero is a constant."""
-  return not isinstance(number, float) or number != 0.0
 
 
 def grown(batch, steps: int) -> jax.Array | float:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from tasks.corruption import Kind, corrupt
 from tasks.likelihood import bernoulli_nll
-from tasks.objective import Mean, Objective, Phase
+from tasks.objective import Mean, Objective, Phase, on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,7 @@ class Task(Objective):
       raise ValueError(f"layer={self.layer}, but the model has {len(model.widths)} layers")
 
     def loss(params, state, batch, rng):
-      # A level that is traced is not zero: a zero stays a constant, since it is another program.
-      if isinstance(self.level, float) and self.level == 0.0:
+      if not on(self.level):
         return self._clean(model, params, batch), (state, {})
       return self._denoising(model, params, batch, rng), (state, {})
 

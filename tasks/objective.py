@@ -109,6 +109,11 @@ def batch_mean(values: jax.Array, mask_B: jax.Array) -> jax.Array:
   return total / jnp.maximum(count, 1e-8)
 
 
+def on(number: float | jax.Array) -> bool:
+  """Whether a setting that 0 switches off is on. One that is traced is: a zero stays a constant."""
+  return not isinstance(number, float) or number != 0.0
+
+
 def in_batches(call: Call, *inputs: np.ndarray, size: int = 500, seed: int = 0, **options) -> Any:
   """`call` on inputs [N, ...] a batch at a time, its results [N, ...] put together again.
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 import jax
 import optax
 
+from tasks.objective import on
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(abc.ABC):
@@ -70,13 +72,13 @@ class Optimizer(abc.ABC):
   def transformation(self, updates: int) -> optax.GradientTransformation:
     """The whole update rule. Gradients arrive as means over the global batch."""
     chain = []
-    if _on(self.clip_norm):
+    if on(self.clip_norm):
       chain.append(optax.clip_by_global_norm(self.clip_norm))
     decay = optax.add_decayed_weights(self.weight_decay, mask=self._decayed)
-    if _on(self.weight_decay) and not isinstance(self, AdamW):
+    if on(self.weight_decay) and not isinstance(self, AdamW):
       chain.append(decay)
     chain.append(self.scale())
-    if _on(self.weight_decay) and isinstance(self, AdamW):
+    if on(self.weight_decay) and isinstance(self, AdamW):
       chain.append(decay)
     return optax.chain(*chain, optax.scale_by_learning_rate(self.rate(updates)))
 
@@ -92,7 +94,7 @@ class Sgd(Optimizer):
   nesterov: bool = False
 
   def scale(self):
-    if not _on(self.momentum):
+    if not on(self.momentum):
       return optax.identity()
     return optax.trace(self.momentum, self.nesterov)
 
@@ -135,12 +137,7 @@ class RmsProp(Optimizer):
 
   def scale(self):
     rms = optax.scale_by_rms(self.rho, self.epsilon)
-    return optax.chain(rms, optax.trace(self.momentum)) if _on(self.momentum) else rms
-
-
-def _on(number) -> bool:
-  """Whether a setting that 0 switches off is on. One that is traced is: a zero stays a constant."""
-  return not isinstance(number, float) or number != 0.0
+    return optax.chain(rms, optax.trace(self.momentum)) if on(self.momentum) else rms
 
 
 NAMES = {cls.__name__.lower(): cls for cls in (Sgd, Adam, AdamW, Adagrad, RmsProp)}
