@@ -57,10 +57,10 @@ def _parser() -> argparse.ArgumentParser:
   def weights(sub):
     sub.add_argument(
       "--weights",
-      choices=("latest", "best", "raw"),
+      choices=("latest", "best", "raw", "average"),
       default="latest",
       help="latest (averaged, where the run keeps an average), best on validation,"
-      " or raw (latest without averaging)",
+      " raw (latest without averaging), or average (of the checkpoints kept)",
     )
 
   def tracking(sub):

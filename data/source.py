@@ -9,6 +9,7 @@ own share.
 import abc
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Any, Protocol
 
@@ -84,6 +85,18 @@ class Source(abc.ABC):
     """Settings without which a measured number says nothing, by name: it is reported with them."""
     return {}
 
+  def tokenizers(self) -> Mapping[str, Any]:
+    """The tokenizer of every element that is text, by the element's name."""
+    return {}
+
+  def assets(self) -> Mapping[str, str]:
+    """Texts that a run keeps beside its checkpoints, by file name: a trained tokenizer."""
+    return {}
+
+  def restored(self, folder: pathlib.Path) -> "Source":
+    """This source with what `assets` wrote into a folder, instead of what it would make anew."""
+    return self
+
   @abc.abstractmethod
   def fingerprint(self) -> str:
     """SHA-256 (hex) of the examples and of the settings that change what a model sees."""
@@ -109,6 +122,17 @@ def rows(seed: int, step: int, *, examples: int, batch_size: int) -> np.ndarray:
       for epoch in np.unique(epochs)
     ]
   )
+
+
+def batch_rows(split: Split, seed: int, step: int, batch_size: int) -> np.ndarray:
+  """[batch_size] the examples of step `step`: of the split's own choosing where it has one.
+
+  A split that keeps examples of like length together, so that little of a batch is padding, has a
+  `batch_rows(seed, step, batch_size)`.
+  """
+  if hasattr(split, "batch_rows"):
+    return split.batch_rows(seed, step, batch_size)
+  return rows(seed, step, examples=len(split), batch_size=batch_size)
 
 
 def padded_rows(examples: int, batch_size: int):

@@ -32,7 +32,7 @@ from report.canvas import (
 )
 from report.curves import SPLITS, curves
 from report.wording import short
-from tasks.views import Bars, Confusion, Images, Lines, Scatter, View
+from tasks.views import Alignments, Bars, Confusion, Images, Lines, Scatter, View
 
 __all__ = ["DPI", "curves", "draw", "pixels", "samples_over_time", "save"]
 
@@ -74,6 +74,8 @@ def draw(view: View) -> Figure:
       return plots.lines(view)
     case Bars():
       return plots.bars(view)
+    case Alignments():
+      return plots.alignments(view)
   raise TypeError(f"no drawing for {type(view).__name__}; known are {View}")
 
 

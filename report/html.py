@@ -56,6 +56,7 @@ def write(
     *([page.section("Warnings", page.sentences(warnings))] if warnings else []),
     page.section("Evaluation", _evaluation(evaluation, evaluation_problem)),
     page.section("Figures", _figures(workdir / "figures")),
+    *_tables(workdir / "figures" / "tables.json"),
     page.section("Configuration", _configuration(config, default_config)),
     page.section("Environment", _environment(environment, environment_problem)),
     page.section("Command", _command(environment, environment_problem)),
@@ -114,6 +115,25 @@ def _header(
     f"<header>\n<h1>{escape(name)}</h1>\n<p>{escape(line)}</p>\n"
     f'<p class="faint">Run folder: <code>{escape(workdir.resolve().name)}</code></p>\n</header>'
   )
+
+
+# Tables of text
+
+
+def _tables(path: Path) -> list[str]:
+  """A section a table; what a run has not written, older ones none at all, is left out."""
+  found, _ = _read(path)
+  sections = []
+  for name, table in found.items():
+    body = [
+      "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>"
+      for row in table["rows"]
+    ]
+    title = name.replace("_", " ").capitalize()
+    caption = f"<p>{escape(table['caption'])}</p>\n"
+    heads = [escape(column) for column in table["columns"]]
+    sections.append(page.section(title, caption + page.table("texts", heads, body)))
+  return sections
 
 
 # Evaluation

@@ -46,7 +46,7 @@ td { overflow-wrap: anywhere; }
 .ranking .error span { display: block; position: sticky; left: .5rem; width: fit-content;
   max-width: min(85vw, 54rem); }
 .ranking tr:has(+ .error) > * { border-bottom: none; }
-.settings { width: 100%; }
+.settings, .texts { width: 100%; }
 .settings th, .settings td, code, pre {
   font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 .settings tbody th, .settings td, code, pre { font-size: .84rem; }
@@ -147,7 +147,7 @@ def table(kind: str, head: Iterable[str], rows: Iterable[str]) -> str:
   """A table that scrolls within a screen too narrow for it.
 
   Args:
-    kind: how it looks: "settings", "numbers" or "numbers ranking".
+    kind: how it looks: "settings", "texts", "numbers" or "numbers ranking".
     head: the headings of its columns, as HTML.
     rows: HTML.
   """

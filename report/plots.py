@@ -1,12 +1,12 @@
-"""Curves over an axis, and a number for each of some things."""
+"""Curves over an axis, a number for each of some things, heat maps of attention."""
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from report.canvas import INK, new_figure, note, plain_axes, text_width
+from report.canvas import INK, WIDTH, new_figure, note, plain_axes, text_width
 from report.wording import short
-from tasks.views import Bars, Lines
+from tasks.views import Alignments, Bars, Lines
 
 # Okabe and Ito (2008); black first, since the truth usually is.
 _LINES = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -62,6 +62,39 @@ def bars(view: Bars) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel(f"{view.axes[0]}, {len(names):,} in this order", fontsize=8.5, color=INK)
   axes.set_xlim(-0.7, len(names) - 0.3)
+  return figure
+
+
+def alignments(view: Alignments) -> Figure:
+  """Heat maps in a row, white for no weight; every row and column carries its token.
+
+  Raises:
+    ValueError: a map's names are not as many as its rows and columns.
+  """
+  if not view.items:
+    return note("There is nothing to draw.")
+  sides = [np.shape(item.weights) for item in view.items.values()]
+  widths = [max(1.6, 0.15 * columns + 0.9) for _, columns in sides]
+  figure = new_figure(
+    min(WIDTH, sum(widths)),
+    min(9.0, 1.2 + 0.15 * max(rows for rows, _ in sides)),
+    layout="constrained",
+  )
+  panels = figure.subplots(1, len(view.items), width_ratios=widths, squeeze=False)[0]
+  for axes, (title, item) in zip(panels, view.items.items(), strict=True):
+    if np.shape(item.weights) != (len(item.rows), len(item.columns)):
+      raise ValueError(
+        f"{title!r}: weights of {np.shape(item.weights)} for {len(item.rows)} rows and"
+        f" {len(item.columns)} columns"
+      )
+    axes.imshow(np.asarray(item.weights, float), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    size = 6 if max(np.shape(item.weights)) > 24 else 7.5
+    names = [[short(name, 12) for name in side] for side in (item.columns, item.rows)]
+    axes.set_xticks(range(len(names[0])), names[0], rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(len(names[1])), names[1], fontsize=size, parse_math=False)
+    axes.tick_params(length=0)
+    axes.xaxis.tick_top()
+    axes.set_xlabel(short(title, 40), fontsize=8.5, color=INK, parse_math=False)
   return figure
 
 

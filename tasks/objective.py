@@ -67,7 +67,8 @@ class Call(Protocol):
   """A trained model, compiled: `call(*inputs, method="decode", seed=0)` runs one of its methods.
 
   A method may also be a function of the bound model and the inputs. `fixed` are keyword arguments
-  that are not arrays; every choice of them is compiled once.
+  that are not arrays; every choice of them is compiled once. With `intermediates`, the result is
+  (result, what the model sowed, attention weights for instance).
   """
 
   model: nn.Module
@@ -77,6 +78,7 @@ class Call(Protocol):
     *inputs: Any,
     method: str | Callable[..., Any] = "__call__",
     seed: int = 0,
+    intermediates: bool = False,
     **fixed: Any,
   ) -> Any: ...
 
@@ -127,11 +129,32 @@ def in_batches(call: Call, *inputs: np.ndarray, size: int = 500, seed: int = 0, 
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
+class Tokenizer(Protocol):
+  """What a task may ask of the tokenizer that made an element of its examples."""
+
+  size: int
+  bos: int | None
+  eos: int | None
+
+  def encode(self, text: str) -> list[int]: ...
+
+  def decode(self, ids: Any) -> str: ...
+
+  def token(self, index: int) -> str: ...
+
+
 class Examples(NamedTuple):
-  """Some of a split on the host, transformed as the model sees them, with its class names."""
+  """Some of a split on the host, transformed as the model sees them, with its class names.
+
+  Attributes:
+    arrays: [N, ...] by name.
+    class_names: in the order of the labels.
+    tokenizers: of the elements that are text, by name.
+  """
 
   arrays: Mapping[str, np.ndarray]
   class_names: tuple[str, ...] = ()
+  tokenizers: Mapping[str, Tokenizer] = {}
 
 
 class Sentinel(NamedTuple):
@@ -163,6 +186,14 @@ class Objective(abc.ABC):
   @abc.abstractmethod
   def measure(self, model: nn.Module) -> Callable[[Params, State, Batch, jax.Array], Metrics]:
     """Metrics of one evaluation batch; its `mask` is zero where the batch was padded."""
+
+  def conditions(self) -> Mapping[str, str]:
+    """Settings without which a measured number says nothing: how text was decoded and scored."""
+    return {}
+
+  def derive(self, means: Mapping[str, float]) -> dict[str, float]:
+    """Figures that are functions of means, such as a perplexity; they stand beside them."""
+    return {}
 
   def sentinels(self) -> tuple[Sentinel, ...]:
     """What to warn of while training."""

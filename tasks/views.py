@@ -85,6 +85,49 @@ class Bars:
   caption: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+  """Which position of one sequence attends to which of another.
+
+  Attributes:
+    weights: [T, S] in [0, 1], rows sum to one.
+    rows: the T names of what attends, first to last.
+    columns: the S names of what is attended to.
+  """
+
+  weights: np.ndarray
+  rows: Sequence[str]
+  columns: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignments:
+  """Heat maps of attention, one beside the other.
+
+  Attributes:
+    items: title to map.
+    caption: one sentence that says what a reader should look for.
+  """
+
+  items: Mapping[str, Alignment]
+  caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Text in rows and columns, for the report's page.
+
+  Attributes:
+    columns: their names.
+    rows: as many texts each.
+    caption: one sentence that says what a reader should look for.
+  """
+
+  columns: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  caption: str
+
+
 def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
   """[N, ...] images in rows of `columns`; a last row that is not full is left out."""
   if len(images) <= columns:
@@ -93,4 +136,4 @@ def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
   return Images({f"{i + 1}-{i + columns}": images[i : i + columns] for i in starts}, caption)
 
 
-View = Images | Scatter | Confusion | Lines | Bars
+View = Images | Scatter | Confusion | Lines | Bars | Alignments | Table

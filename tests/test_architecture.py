@@ -8,12 +8,13 @@ import pytest
 ROOMS = {
   "models": {"models.layers", "models.<family>"},
   "models.layers": {"models.layers"},
-  "tasks": {"tasks", "models.layers", "evaluation", "models.<family>.__init__"},
+  "tasks": {"tasks", "models.layers", "evaluation", "decoding", "models.<family>.__init__"},
   "data": {"data"},
   "evaluation": {"evaluation"},
+  "decoding": {"decoding"},
   "experiments": {"sweeps.space"},  # the words in which it says what to run; standard library only
   "report": {"report", "tasks.views"},
-  "training": {"training", "models.layers", "tasks", "data", "evaluation", "report"},
+  "training": {"training", "models.layers", "tasks", "data", "evaluation", "decoding", "report"},
   "sweeps": {"sweeps", "training", "report"},
   "reproduction": {"reproduction", "sweeps", "training", "report"},
   "launch": {"training", "sweeps", "reproduction"},

@@ -27,6 +27,7 @@ from training.config import UNTOUCHED, arguments, nearest, traced
 from training.errors import ConfigError, DataError
 
 BLOCKS = ("model", "task", "data", "optimizer", "training")
+MESH = {"data": -1, "fsdp": 1, "model": 1}  # devices along each axis; -1 is all that are left
 _EXECUTION = ("dtype", "remat")  # fields of a model that `config.training` decides
 
 
@@ -43,7 +44,7 @@ class Training:
     best: validation metric that chooses the best checkpoint.
     best_is: whether less or more of it is better.
     parallel: "jit" over a mesh, or "pmap".
-    mesh: devices along "data" (-1: all that are left) and "fsdp".
+    mesh: devices along "data" (-1: all that are left), "fsdp" and "model"; see docs/scale.md.
     microbatches: gradient accumulation; the batch is read in so many parts.
     dtype: of activations; parameters, statistics and sums stay float32.
     ema_decay: of the average of parameters that evaluation then uses; 0 keeps none.
@@ -58,8 +59,8 @@ class Training:
   best: str = "loss"
   best_is: Literal["least", "greatest"] = "least"
   parallel: Literal["jit", "pmap"] = "jit"
-  mesh: dict[Literal["data", "fsdp"], Annotated[int, "[-1, inf)"]] = dataclasses.field(
-    default_factory=lambda: {"data": -1, "fsdp": 1}
+  mesh: dict[Literal["data", "fsdp", "model"], Annotated[int, "[-1, inf)"]] = dataclasses.field(
+    default_factory=lambda: dict(MESH)
   )
   microbatches: Annotated[int, "[1, inf)"] = 1
   dtype: Literal["float32", "bfloat16"] = "float32"
@@ -136,8 +137,12 @@ class Experiment(NamedTuple):
     return list(itertools.accumulate(stage.training.steps for stage in self.stages))
 
 
-def build(config: Mapping[str, Any]) -> Experiment:
+def build(config: Mapping[str, Any], *, assets: pathlib.Path | None = None) -> Experiment:
   """Checks a whole config and builds its stages.
+
+  Args:
+    config: nested settings.
+    assets: where a run keeps what its sources made, which is then read and not made anew.
 
   Raises:
     ConfigError: any key that nothing reads, wrong type, value out of range, missing block.
@@ -169,7 +174,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
       )
       for block in BLOCKS
     }
-    stage, full = _stage(name, merged, where=where)
+    stage, full = _stage(name, merged, where=where, assets=assets)
     built.append(stage)
     resolved.append({"name": name, **full})
   _check_shared(shared, stages)
@@ -213,12 +218,15 @@ def _merge(below: Mapping, above: Mapping) -> dict:
   return {**below, **above}
 
 
-def _stage(name: str, blocks: Mapping[str, dict], *, where: str):
+def _stage(name: str, blocks: Mapping[str, dict], *, where: str, assets: pathlib.Path | None):
   training_args = arguments(Training, blocks["training"], where=f"{where}training")
-  training_args["mesh"] = {"data": -1, "fsdp": 1, **training_args["mesh"]}
+  training_args["mesh"] = {**MESH, **training_args["mesh"]}
   training = Training(**training_args)
 
   source, data_args = _source(blocks["data"], where=f"{where}data")
+  if assets is not None and assets.is_dir():
+    with reading(source):
+      source = source.restored(assets)
   model, model_args = _model(blocks["model"], source, training, where=f"{where}model")
   task_class, task_spec, task_name = _locate(
     "tasks", "Task", blocks["task"], f"{where}task", ("objective", "views")
@@ -445,23 +453,24 @@ def devices(training: Training) -> parallel.Parallel:
   Raises:
     ConfigError: more devices asked for than there are, or a mesh that pmap cannot have.
   """
-  mesh = {"data": -1, "fsdp": 1, **training.mesh}
+  mesh = {**MESH, **training.mesh}
   have = jax.device_count()
-  need = max(mesh["data"], 1) * mesh["fsdp"]
-  if 0 in mesh.values() or mesh["fsdp"] < 1 or need > have:
+  need = max(mesh["data"], 1) * mesh["fsdp"] * mesh["model"]
+  if 0 in mesh.values() or min(mesh["fsdp"], mesh["model"]) < 1 or need > have:
     raise ConfigError(
       f"config.training.mesh={training.mesh} does not fit {have} device(s)",
       kept=UNTOUCHED,
-      do="data * fsdp must be at most the number of devices, fsdp at least 1",
+      do="data * fsdp * model must be at most the number of devices, fsdp and model at least 1",
     )
   if training.parallel == "jit":
-    return parallel.Mesh(mesh["data"], mesh["fsdp"])
-  if mesh["fsdp"] != 1:
-    raise ConfigError(
-      "config.training.mesh.fsdp: pmap copies parameters to every device",
-      kept=UNTOUCHED,
-      do="use training.parallel=jit for FSDP",
-    )
+    return parallel.Mesh(mesh["data"], mesh["fsdp"], mesh["model"])
+  for axis in ("fsdp", "model"):
+    if mesh[axis] != 1:
+      raise ConfigError(
+        f"config.training.mesh.{axis}: pmap copies parameters to every device",
+        kept=UNTOUCHED,
+        do="use training.parallel=jit to split them",
+      )
   return parallel.Pmap(mesh["data"])
 
 

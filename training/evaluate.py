@@ -48,10 +48,11 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., list[Measured]]
         # float64: a sum over a large set outgrows float32's digits.
         part = np.array([mean.total, mean.count], np.float64).reshape(2, parallel.members)
         sums[metric] = sums[metric] + part if metric in sums else part
-    return [
-      Measured(examples, {metric: _mean(*sums[metric][:, i]) for metric in sums})
-      for i in range(parallel.members)
-    ]
+    found = []
+    for i in range(parallel.members):
+      values = {metric: _mean(*sums[metric][:, i]) for metric in sums}
+      found.append(Measured(examples, {**values, **stage.task.derive(values)}))
+    return found
 
   return evaluate
 
@@ -66,7 +67,7 @@ def examples(source: Source, name: str, *, most: int | None = None) -> Examples:
   )
   seen = source.transform(dict(stored), keys, train=False)
   names = tuple(source.class_names) if hasattr(source, "class_names") else ()
-  return Examples({k: np.asarray(v) for k, v in seen.items()}, names)
+  return Examples({k: np.asarray(v) for k, v in seen.items()}, names, source.tokenizers())
 
 
 def means(metrics: dict[str, Mean]) -> dict[str, float]:

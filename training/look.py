@@ -1,6 +1,7 @@
 """A trained run looked at: measured, drawn, sampled from, reported."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from evaluation import probing
 from report import figures, html
 from report.tensorboard import Events
 from report.writer import Writer
+from tasks.views import Table
 from training import sentinels
 from training import step as steps
 from training import workdir as workdirs
@@ -174,14 +176,16 @@ def write_evaluation(workdir: Workdir, stage: Stage, state: steps.State, found, 
   """
   if weights == "latest" and state.ema is not None:
     weights = "latest, averaged (ema)"
-  conditions = dict(stage.source.conditions())
+  conditions = {**stage.source.conditions(), **stage.task.conditions()}
   result = {"step": int(state.step), "stage": stage.name, "weights": weights}
   result |= {"conditions": conditions, "splits": found}
   workdirs.write_json(workdir / "evaluation.json", result)
   lines = []
   for name, values in found.items():
     shown = "  ".join(f"{k} {v:.5g}" for k, v in values.items() if k != "examples")
-    about = [f"{values['examples']} examples", *(f"{k} {v}" for k, v in conditions.items())]
+    # Signatures are for whoever compares scores; the file and the report have them.
+    shown_conditions = {k: v for k, v in conditions.items() if not k.endswith("signature")}
+    about = [f"{values['examples']} examples", *(f"{k} {v}" for k, v in shown_conditions.items())]
     lines.append(f"{name} ({', '.join(about)}, {weights} weights): {shown}")
   return lines
 
@@ -194,8 +198,12 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer
   drawn = {"curves": figures.curves(rows)}
   captions = {"curves": "Metrics by training step."}
   sets = [examples(stage.source, name, most=_FOR_FIGURES) for name in ("train", "test")]
+  tables = {}
   for name, view in stage.task.views(machine.call(state, stage.numbers), *sets).items():
-    drawn[name], captions[name] = figures.draw(view), view.caption
+    if isinstance(view, Table):
+      tables[name] = dataclasses.asdict(view)
+    else:
+      drawn[name], captions[name] = figures.draw(view), view.caption
   over_time = {
     int(file.stem.removeprefix("step_")): np.load(file)["images"]
     for file in sorted((workdir / "samples").glob("step_*.npz"))
@@ -207,3 +215,4 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer
     figures.save(figure, folder / f"{name}.png")
     events.image(name, figure, rows[-1]["step"] if rows else 0)
   workdirs.write_json(folder / "captions.json", captions)
+  workdirs.write_json(folder / "tables.json", tables)

@@ -237,9 +237,7 @@ def _feeds(stage: Stage, seeds: Sequence[int], start: int, parallel: Parallel) -
   stop = stage.training.steps
 
   def rows(seed: int):
-    return lambda step: sources.rows(
-      seed, step, examples=len(train), batch_size=stage.program.examples
-    )
+    return lambda step: sources.batch_rows(train, seed, step, stage.program.examples)
 
   if train.arrays is not None:
     return (parallel.join([rows(seed)(step) for seed in seeds]) for step in range(start, stop))
@@ -268,6 +266,7 @@ def _better(value: float, best: float | None, kind: str) -> bool:
 
 def _write_training(member: Member, progress: Progress, now: int, step: int, metrics):
   values = means(metrics)
+  values |= member.stage.task.derive(values)
   phases = member.stage.program.phases
   # One name a phase, as for its other metrics.
   for phase, rate in zip(phases, member.stage.rates, strict=True):

@@ -62,7 +62,7 @@ class Machine:
     """Seconds of one step of all members, the least of a few, after compilation."""
     join, source = self.parallel.join, self.stage.source
     train, size = source.split("train"), self.stage.program.examples
-    rows = sources.rows(0, 0, examples=len(train), batch_size=size)
+    rows = sources.batch_rows(train, 0, 0, size)
     feed = join([rows if train.arrays is not None else train.take(rows)] * len(stages))
     numbers = join([stage.numbers for stage in stages])
     state = self.initial([jax.random.key(0)] * len(stages), None)

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Annotated, Literal
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from tasks.objective import on
@@ -22,7 +23,8 @@ class Optimizer(abc.ABC):
     learning_rate: the peak of the schedule.
     schedule: what happens after warm-up; "cosine" and "linear" end at `final_fraction` of the peak
       at the last step, "exponential" reaches it geometrically, "step" multiplies by `step_factor`
-      at each of `step_at`.
+      at each of `step_at`, "inverse_sqrt" falls as 1 / sqrt(update) after warm-up (Vaswani et al.
+      2017, equation 3, whose rate peaks at (D * warmup_steps)^-0.5).
     warmup_steps: updates of linear warm-up from zero.
     step_at: fractions of the run at which "step" drops the rate.
     clip_norm: the gradient's global norm is scaled down to this; 0 is off.
@@ -32,7 +34,9 @@ class Optimizer(abc.ABC):
   """
 
   learning_rate: Annotated[float, "[0, inf)", "traced"] = 1e-3
-  schedule: Literal["constant", "cosine", "linear", "exponential", "step"] = "constant"
+  schedule: Literal["constant", "cosine", "linear", "exponential", "step", "inverse_sqrt"] = (
+    "constant"
+  )
   warmup_steps: Annotated[int, "[0, 2147483647]"] = 0
   final_fraction: Annotated[float, "(0, 1]"] = 0.01
   step_at: tuple[Annotated[float, "(0, 1)"], ...] = (0.5, 0.75)
@@ -62,6 +66,10 @@ class Optimizer(abc.ABC):
         for at in self.step_at:
           drops[round(at * updates) - self.warmup_steps] *= self.step_factor
         body = optax.piecewise_constant_schedule(peak, drops)
+      case "inverse_sqrt":
+        reach = max(self.warmup_steps, 1)  # the formula is whole, its warm-up included
+        step = lambda update: jnp.asarray(update + 1, jnp.float32)  # noqa: E731
+        return lambda i: peak * jnp.minimum(step(i) / reach, jnp.sqrt(reach / step(i)))
     if not self.warmup_steps:
       return body
     # From peak / (w + 1), not from zero: a first update of size zero would be a wasted batch.
@@ -140,4 +148,15 @@ class RmsProp(Optimizer):
     return optax.chain(rms, optax.trace(self.momentum)) if on(self.momentum) else rms
 
 
-NAMES = {cls.__name__.lower(): cls for cls in (Sgd, Adam, AdamW, Adagrad, RmsProp)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adadelta(Optimizer):
+  """Zeiler 2012, arXiv:1212.5701, whose own steps want a learning rate of 1."""
+
+  rho: Annotated[float, "[0, 1)", "traced"] = 0.95
+  epsilon: Annotated[float, "(0, inf)", "traced"] = 1e-6
+
+  def scale(self):
+    return optax.scale_by_adadelta(self.rho, self.epsilon)
+
+
+NAMES = {cls.__name__.lower(): cls for cls in (Sgd, Adam, AdamW, Adagrad, RmsProp, Adadelta)}

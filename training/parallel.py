@@ -1,8 +1,9 @@
 """How one pure step runs on many devices: the only room that knows of devices and compilation.
 
-`Mesh` compiles the step with `jit` over a mesh of axes `data` and `fsdp`: the batch is split over
-both, parameters and optimizer states are copied along `data` and split along `fsdp`. `Pmap` runs
-the same step under `pmap` and sums over devices by name. Both keep the state in the same global
+`Mesh` compiles the step with `jit` over a mesh of axes `data`, `fsdp` and `model`: the batch is
+split over the first two; parameters and optimizer states are copied along `data`, split along
+`fsdp`, and layers are split along `model`. `Pmap` runs the same step under `pmap` and sums over
+devices by name. Both keep the state in the same global
 shapes, so a checkpoint of one is a checkpoint of the other. `Population` runs the step of many runs
 at once under `vmap`, each run whole on one device.
 
@@ -11,8 +12,8 @@ runs that differ in nothing else run the same program, to the same bits.
 """
 
 import abc
+import contextlib
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,12 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from models.layers import placement
 from models.layers.batch_axis import WHOLE, Shards
+from training import sharding
 from training.step import Program, State, measure_step, train_step
 
 _FUSED_STEPS = 64  # the most steps of one dispatch
 _PATIENCE = 0.25  # seconds that one dispatch may take, so that an interrupt is soon heard
-_SMALLEST_SHARD = 1024  # leaves of fewer elements are cheaper to copy than to gather
 
 
 class Parallel(abc.ABC):
@@ -137,48 +139,76 @@ class Parallel(abc.ABC):
 
 
 class Mesh(Parallel):
-  """`jit` over a mesh; XLA inserts the communication."""
+  """`jit` over a mesh; XLA inserts the communication.
 
-  def __init__(self, data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None):
+  Args:
+    data: devices along which the batch is split and parameters are copied; -1 for all that are
+      left.
+    fsdp: devices along which the batch and the parameters are split.
+    model: devices along which layers are split, as training/sharding.py says.
+    devices: all of them by default.
+  """
+
+  def __init__(
+    self,
+    data: int = -1,
+    fsdp: int = 1,
+    model: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+  ):
     devices = list(jax.devices() if devices is None else devices)
-    data = len(devices) // fsdp if data == -1 else data
-    super().__init__(devices[: data * fsdp])
+    data = len(devices) // (fsdp * model) if data == -1 else data
+    super().__init__(devices[: data * fsdp * model])
+    self.mesh_shape = {"data": data, "fsdp": fsdp, "model": model}
     self._mesh = jax.sharding.Mesh(
-      np.asarray(self.devices).reshape(data, fsdp),
-      ("data", "fsdp"),
+      np.asarray(self.devices).reshape(data, fsdp, model),
+      tuple(self.mesh_shape),
       # Explicit axes, the default of jax.make_mesh, put shardings into types; Linen has none.
-      axis_types=(AxisType.Auto,) * 2,
+      axis_types=(AxisType.Auto,) * 3,
     )
-    self._fsdp = fsdp
     self._batch = ("data", "fsdp")
 
-  def placement(self, tree):
-    return jax.tree.map(lambda leaf: NamedSharding(self._mesh, self._spec(leaf)), tree)
+  @property
+  def shares(self) -> int:
+    return self.mesh_shape["data"] * self.mesh_shape["fsdp"]
 
-  def _spec(self, leaf) -> PartitionSpec:
-    """Splits the largest divisible axis along `fsdp`; optimizer moments look like parameters."""
-    divisible = [i for i, n in enumerate(leaf.shape) if n % self._fsdp == 0]
-    if self._fsdp == 1 or not divisible or math.prod(leaf.shape) < _SMALLEST_SHARD:
-      return PartitionSpec()
-    axis = max(divisible, key=lambda i: leaf.shape[i])
-    return PartitionSpec(*[None] * axis, "fsdp")
+  def placement(self, tree):
+    def leaf(path, x):
+      path = jax.tree_util.keystr(path, simple=True, separator="/")
+      axes = sharding.parameter(path, x.shape, self.mesh_shape)
+      return NamedSharding(self._mesh, PartitionSpec(*axes))
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+  def _constrain(self, x: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    axes = sharding.activation(names, x.shape, self.mesh_shape)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(self._mesh, PartitionSpec(*axes)))
+
+  def _traced(self, function):
+    """`function` of the whole batch, its activations laid out where layers name their axes."""
+
+    def placed(*args):
+      with placement.scope(self._constrain) if len(self.devices) > 1 else contextlib.nullcontext():
+        return function(*args, offset=0, shards=WHOLE)
+
+    return placed
 
   def _compile_step(self, step, state, *, resident, fused):
     everywhere = NamedSharding(self._mesh, PartitionSpec())
     across = NamedSharding(self._mesh, PartitionSpec(self._batch))
     rows = NamedSharding(self._mesh, PartitionSpec(None, self._batch))
     feed = (everywhere, rows, everywhere) if fused else (everywhere, across)[not resident :]
-    placement = self.placement(state)
+    where = self.placement(state)
     return jax.jit(
-      functools.partial(step, offset=0, shards=WHOLE),
-      in_shardings=(placement, everywhere, *feed),
-      out_shardings=placement,
+      self._traced(step),
+      in_shardings=(where, everywhere, *feed),
+      out_shardings=where,
       donate_argnums=0,
     )
 
   def _compile_measure(self, measure):
     across = NamedSharding(self._mesh, PartitionSpec(self._batch))
-    compiled = jax.jit(functools.partial(measure, offset=0, shards=WHOLE))
+    compiled = jax.jit(self._traced(measure))
 
     def run(params, mutable, numbers, stored, rng, first):
       return compiled(params, mutable, numbers, _put(stored, across), rng, first)
@@ -421,18 +451,29 @@ class Caller:
     self._variables = {"params": params, **mutable}
     self._compiled = compiled
 
-  def __call__(self, *inputs, method="__call__", seed: int = 0, **fixed):
-    key = (method, tuple(sorted(fixed.items())))
+  def __call__(self, *inputs, seed: int = 0, **options):
+    return jax.tree.map(np.asarray, self.on_device(*inputs, seed=seed, **options))
+
+  def on_device(
+    self, *inputs, method="__call__", seed: int = 0, intermediates: bool = False, **fixed
+  ):
+    """The same, with the result where it was computed: for what goes in again, such as a cache."""
+    key = (method, intermediates, tuple(sorted(fixed.items())))
     if key not in self._compiled:
       stage = self._stage
+      kept = ["intermediates"] if intermediates else False
+
       # A model asks for streams of randomness by name; one key under "params" serves them all.
-      self._compiled[key] = jax.jit(
-        lambda numbers, variables, rng, *inputs: stage.at(numbers).model.apply(
-          variables, *inputs, method=method, rngs={"params": rng}, **fixed
+      def run(numbers, variables, rng, *inputs):
+        found = stage.at(numbers).model.apply(
+          variables, *inputs, method=method, rngs={"params": rng}, mutable=kept, **fixed
         )
-      )
-    result = self._compiled[key](self._numbers, self._variables, jax.random.key(seed), *inputs)
-    return jax.tree.map(np.asarray, result)
+        if not intermediates:
+          return found
+        return found[0], found[1]["intermediates"] if "intermediates" in found[1] else {}
+
+      self._compiled[key] = jax.jit(run)
+    return self._compiled[key](self._numbers, self._variables, jax.random.key(seed), *inputs)
 
 
 def to_host(tree):

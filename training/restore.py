@@ -2,6 +2,8 @@
 
 import sys
 
+import jax
+
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares
@@ -9,7 +11,7 @@ from training.checkpoint import Checkpoints, Corrupt
 from training.errors import CheckpointError
 from training.initial import Before, handed_on
 from training.machine import Machine, Machines
-from training.workdir import Workdir
+from training.workdir import ASSETS, Workdir
 
 
 def _stage_of(step: int, ends: list[int]) -> int:
@@ -65,8 +67,14 @@ def best_so_far(checkpoints: Checkpoints, stage: Stage) -> float | None:
 
 
 def trained(workdir: Workdir, weights: str) -> tuple[Machine, steps.State]:
-  """The last stage of a run and its state: "latest", "best" or "raw" (latest without averaging)."""
-  experiment = build(workdirs.read_config(workdir.path))
+  """The last stage of a run and its state.
+
+  Args:
+    workdir: of the run.
+    weights: "latest", "best", "raw" (latest without its moving average), or "average" (the mean of
+      the checkpoints that are kept: Vaswani et al. 2017, section 6.1).
+  """
+  experiment = build(workdirs.read_config(workdir.path), assets=workdir / ASSETS)
   check_shares(experiment)
   checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
   try:
@@ -78,6 +86,8 @@ def trained(workdir: Workdir, weights: str) -> tuple[Machine, steps.State]:
       except Corrupt as why:
         print(f"warning: checkpoint {step} is not used: {why}", file=sys.stderr, flush=True)
         continue
+      if weights == "average":
+        return machine, _averaged(checkpoints, machine, state, step, experiment)
       return machine, state.replace(ema=None) if weights == "raw" else state
   finally:
     checkpoints.close()
@@ -86,6 +96,23 @@ def trained(workdir: Workdir, weights: str) -> tuple[Machine, steps.State]:
     kept="the run is as it was",
     do="train it first" if not best else "use --weights=latest",
   )
+
+
+def _averaged(checkpoints: Checkpoints, machine: Machine, state, newest: int, experiment):
+  """The newest state with the mean of the weights of all kept steps of its stage."""
+  ends, total, count = experiment.ends, None, 0
+  for step in checkpoints.steps():
+    if _stage_of(step, ends) != _stage_of(newest, ends):
+      continue
+    try:
+      own = (state if step == newest else checkpoints.restore(step, machine.abstract)).weights
+    except Corrupt as why:
+      print(f"warning: checkpoint {step} is not averaged: {why}", file=sys.stderr, flush=True)
+      continue
+    total = own if total is None else jax.tree.map(lambda a, b: a + b, total, own)
+    count += 1
+  print(f"the average of {count} checkpoints", flush=True)
+  return state.replace(params=jax.tree.map(lambda x: x / count, total), ema=None)
 
 
 def elsewhere(experiment: Experiment) -> Before | None:

@@ -13,12 +13,12 @@ from training import step as steps
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints
-from training.errors import ConfigError, Interrupted, NumericsError, ResourceError
+from training.errors import ConfigError, DataError, Interrupted, NumericsError, ResourceError
 from training.initial import handed_on, measured, order_seed
 from training.loop import Member, Stop, run_stage
 from training.machine import Machine, Machines
 from training.parallel import to_host
-from training.workdir import Workdir
+from training.workdir import ASSETS, Workdir
 
 
 def train(
@@ -130,6 +130,8 @@ def fit(
     ResourceError: there is not enough memory.
   """
   with _memory(runs), contextlib.ExitStack() as files:
+    for run in runs:
+      keep_assets(run)
     checkpoints = [files.enter_context(contextlib.closing(_checkpoints(run))) for run in runs]
     first, state = _resumed(runs, checkpoints, machines)
     stages = runs[0].experiment.stages
@@ -172,6 +174,29 @@ def _memory(runs: Sequence[Run]):
       kept="the checkpoints saved before",
       do="lower data.batch_size, raise training.microbatches, or set training.remat=True",
     ) from None
+
+
+def keep_assets(run: Run):
+  """Writes what the sources made, a trained tokenizer for instance, or checks what is there.
+
+  Raises:
+    DataError: the run was started with other ones.
+  """
+  folder = run.workdir / ASSETS
+  for stage in run.experiment.stages:
+    with reading(stage.source):
+      found = stage.source.assets()
+    for name, text in found.items():
+      file = folder / name
+      if file.exists() and file.read_text(encoding="utf-8") != text:
+        raise DataError(
+          f"{name} is not the one that the run was started with",
+          where=str(file),
+          kept="the run is as it was",
+          do="use the data that it was started with, or another --workdir",
+        )
+      folder.mkdir(exist_ok=True)
+      workdirs.write_text(file, text)
 
 
 def writer(run: Run, step: int) -> Writer:

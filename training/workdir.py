@@ -16,6 +16,7 @@ import jax
 
 from training.errors import ConfigError, StorageError
 
+ASSETS = "assets"  # what a source keeps beside the run
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
 
 

@@ -1,0 +1,32 @@
+"""Scores of translations by sacreBLEU, with the signatures that say exactly which ones they are.
+
+Post 2018, "A Call for Clarity in Reporting BLEU Scores", arXiv:1804.08771. BLEU: Papineni et al.
+2002; chrF: Popovic 2015.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import sacrebleu.metrics
+
+
+@functools.cache
+def _metrics():
+  return {"bleu": sacrebleu.metrics.BLEU(), "chrf": sacrebleu.metrics.CHRF()}
+
+
+def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+  """Corpus BLEU and chrF in percent, one reference each."""
+  return {
+    name: float(metric.corpus_score(list(hypotheses), [list(references)]).score)
+    for name, metric in _metrics().items()
+  }
+
+
+def signatures() -> dict[str, str]:
+  """What every setting of the scores is, by name of the score."""
+  found = {}
+  for name, metric in _metrics().items():
+    metric.corpus_score(["a"], [["a"]])  # a signature counts references, so it needs some
+    found[f"{name} signature"] = str(metric.get_signature())
+  return found
