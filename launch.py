@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
   weights(sub)
   sub.add_argument("--count", type=int, default=48, help="how many (default 48)")
   sub.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+  _prompt_options(sub)
+  sub = command("tokenizer", _tokenizer, "train a tokenizer on an experiment's training text")
+  config(sub)
+  sub.add_argument("--out", required=True, metavar="FILE.json", help="where it is written")
   sub = command("probe", _probe, "measure what a trained run's features are good for")
   workdir(sub)
   weights(sub)
@@ -113,6 +117,28 @@ def _parser() -> argparse.ArgumentParser:
   workdir(sub)
   sub.add_argument("--job", required=True, help="the job's name")
   return parser
+
+
+def _prompt_options(sub: argparse.ArgumentParser):
+  # Their defaults are those of training.prompting.Options and decoding.sampling.Sampling.
+  own = argparse.SUPPRESS
+  sub.add_argument(
+    "--prompt", action="append", default=[], help="text to go on from; several are one batch"
+  )
+  sub.add_argument("--steps", type=int, default=own, help="new tokens at most (default 64)")
+  sub.add_argument("--temperature", type=float, default=own, help="0 takes the likeliest token")
+  sub.add_argument("--top-k", type=int, default=own, help="draw from the k likeliest tokens only")
+  sub.add_argument("--top-p", type=float, default=own, help="nucleus: of this probability only")
+  sub.add_argument(
+    "--repetition-penalty", type=float, default=own, help="above 1, what was said is less likely"
+  )
+  sub.add_argument("--beams", type=int, default=own, help="above 1, the best of a beam search")
+  sub.add_argument("--length-penalty", type=float, default=own, help="of that search")
+  sub.add_argument("--stop", action="append", default=[], help="a token that ends a text")
+  sub.add_argument("--cut", action="store_true", help="cut a prompt that is too long")
+  sub.add_argument("--no-stream", action="store_true", help="print a text when it is whole")
+  sub.add_argument("--draft", default="", metavar="DIR", help="a run whose model proposes tokens")
+  sub.add_argument("--proposals", type=int, default=4, help="of the draft at a time (default 4)")
 
 
 def _sweep_options(sub: argparse.ArgumentParser):
@@ -237,7 +263,39 @@ def _sample(args, overrides):
   _start_jax()
   from training import look
 
+  if args.prompt:
+    look.prompt(
+      args.workdir,
+      args.prompt,
+      _given(args, "temperature", "top_k", "top_p", "repetition_penalty"),
+      {
+        **_given(args, "steps", "beams", "length_penalty"),
+        "stop": tuple(args.stop),
+        "seed": args.seed,
+        "cut": args.cut,
+        "stream": not args.no_stream,
+      },
+      draft=args.draft,
+      proposals=args.proposals,
+      weights=args.weights,
+    )
+    return
   look.sample(args.workdir, count=args.count, seed=args.seed, weights=args.weights)
+
+
+def _given(args, *names: str) -> dict:
+  """The options that were given; the others keep the defaults of the class that reads them."""
+  return {name: getattr(args, name) for name in names if name in args}
+
+
+def _tokenizer(args, overrides):
+  from training import config
+
+  found = config.override(config.load(args.config), overrides)
+  _start_jax(controller=True)
+  from training import look
+
+  look.tokenizer(found, args.out)
 
 
 def _probe(args, overrides):

@@ -156,7 +156,9 @@ def _evaluation(evaluation: Mapping[str, Any], problem: str) -> str:
     rows.append((key, [escape(value)] * len(splits)))
   conditions = evaluation.get("conditions")
   for key, value in (conditions if isinstance(conditions, Mapping) else {}).items():
-    rows.append((key, [escape(text(value))] * len(splits)))
+    # A signature is long and may be broken anywhere.
+    shown = f'<span class="long">{escape(text(value))}</span>'
+    rows.append((key, [shown] * len(splits)))
   for metric in metrics:
     absent = '<span class="faint">not measured</span>'
     values = [split.get(metric, ABSENT) for split in splits.values()]

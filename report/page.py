@@ -39,6 +39,7 @@ thead th { color: var(--faint); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 400; white-space: nowrap; }
 td { overflow-wrap: anywhere; }
 .numbers td, .numbers thead th + th { text-align: right; white-space: nowrap; }
+.numbers .long { white-space: normal; overflow-wrap: anywhere; }
 .ranking thead th { white-space: normal; vertical-align: bottom; line-height: 1.3; }
 .ranking th, .ranking td { padding-right: .55rem; }
 .ranking .best td, .ranking .best th { font-weight: 700; }

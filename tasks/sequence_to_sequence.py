@@ -101,9 +101,10 @@ class Task(Objective):
       found["alignment"] = _alignments(call, first(test, _MAPS))
     return found
 
-  def decode(self, call: Call, source: np.ndarray, bos: int, stop: tuple[int, ...]) -> np.ndarray:
+  def decode(
+    self, call: Call, source: np.ndarray, bos: int, stop: tuple[int, ...], steps: int
+  ) -> np.ndarray:
     """[N, steps] decoded targets, -1 behind their end."""
-    steps = self.decoded_steps or call.model.target_length
     options = dict(steps=steps, bos=bos, stop=stop, beams=self.beams)
     return in_batches(
       call, source, size=128, method=decoded, length_penalty=self.length_penalty, **options
@@ -112,7 +113,8 @@ class Task(Objective):
   def _decoded(self, call: Call, test: Examples) -> np.ndarray:
     target = test.arrays["target"]
     bos, eos = _ends(target)
-    return self.decode(call, test.arrays["source"], bos, (eos,))
+    steps = self.decoded_steps or target.shape[1] - 1
+    return self.decode(call, test.arrays["source"], bos, (eos,), steps)
 
 
 def _right(got: np.ndarray, test: Examples) -> np.ndarray:

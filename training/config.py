@@ -29,14 +29,18 @@ UNTOUCHED = "no run was started and no file changed"
 
 
 def load(reference: str) -> ml_collections.ConfigDict:
-  """The config of `FILE` or `FILE:variant`, by calling the file's `get_config(variant)`."""
+  """The config of `FILE` or `FILE:variant`, by calling the file's `get_config(variant)`.
+
+  A file may name variants besides the three that all have, as its VARIANTS.
+  """
   path, _, variant = reference.partition(":")
   module = experiment(path)
-  if variant and variant not in VARIANTS:
+  known = (*VARIANTS, *(module.VARIANTS if hasattr(module, "VARIANTS") else ()))
+  if variant and variant not in known:
     raise ConfigError(
-      f"{path} has no variant {variant!r}{nearest(variant, VARIANTS)}",
+      f"{path} has no variant {variant!r}{nearest(variant, known)}",
       kept=UNTOUCHED,
-      do=f"choose one of {', '.join(VARIANTS)}",
+      do=f"choose one of {', '.join(known)}",
     )
   config = module.get_config(variant) if variant else module.get_config()
   return config.lock()

@@ -3,11 +3,14 @@
 import contextlib
 import dataclasses
 import json
+import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from decoding.sampling import Sampling
 from evaluation import probing
 from report import figures, html
 from report.tensorboard import Events
@@ -16,8 +19,8 @@ from tasks.views import Table
 from training import sentinels
 from training import step as steps
 from training import workdir as workdirs
-from training.build import Stage, build, check_shares
-from training.errors import ConfigError
+from training.build import Stage, build, check_shares, reading
+from training.errors import ConfigError, StorageError
 from training.evaluate import examples
 from training.initial import stage_shapes
 from training.machine import Machine
@@ -62,6 +65,74 @@ def sample(path: str, *, count: int = 48, seed: int = 0, weights: str = "latest"
     print(f"{len(images)} samples: {file} and {file.with_suffix('.npz').name}")
   finally:
     workdir.close()
+
+
+def prompt(
+  path: str,
+  prompts: Sequence[str],
+  sampling: Mapping[str, Any],
+  options: Mapping[str, Any],
+  *,
+  draft: str = "",
+  proposals: int = 4,
+  weights: str = "latest",
+):
+  """Completes prompts by a trained run, to the terminal and into samples/.
+
+  Args:
+    path: the workdir.
+    prompts: texts.
+    sampling: fields of `decoding.sampling.Sampling`.
+    options: the other fields of `training.prompting.Options`.
+    draft: workdir of a run whose model proposes tokens, or empty.
+    proposals: of the draft at a time.
+    weights: see `training.restore.trained`.
+  """
+  from training import prompting  # only runs of text need it
+
+  if proposals < 1:
+    raise ConfigError(f"--proposals={proposals} is not at least 1", do="ask for one or more")
+  try:
+    settings = prompting.Options(sampling=Sampling(**sampling), **options)
+  except ValueError as error:
+    raise ConfigError(str(error), do="change that option") from None
+  with contextlib.ExitStack() as held:
+
+    def opened(path: str) -> tuple[Workdir, prompting.Run]:
+      workdir = Workdir(path, trained=True)
+      held.callback(workdir.close)
+      machine, state = trained(workdir, weights)
+      return workdir, prompting.Run(
+        machine.call(state, machine.stage.numbers), machine.stage.source
+      )
+
+    workdir, run = opened(path)
+    drafting = prompting.Draft(opened(draft)[1], proposals) if draft else None
+    completions = prompting.complete(run, prompts, settings, draft=drafting)
+    file = prompting.save(workdir / "samples", completions, settings)
+    print(f"saved: {file}", file=sys.stderr)
+
+
+def tokenizer(config: Mapping[str, Any], out: str):
+  """Trains the tokenizers of an experiment's data and writes them: OUT, or OUT per element."""
+  source = build(config).stages[0].source
+  with reading(source):
+    found = source.assets()
+  if not found:
+    raise ConfigError(
+      f"{type(source).__module__} has no tokenizer", do="give an experiment whose data is text"
+    )
+  out = pathlib.Path(out)
+  for name, text in found.items():
+    file = out if len(found) == 1 else out.with_name(f"{out.stem}.{name}")
+    try:
+      file.parent.mkdir(parents=True, exist_ok=True)
+      workdirs.write_text(file, text)
+    except OSError as error:
+      raise StorageError(
+        f"cannot write {file} ({error.strerror})", do="choose another --out"
+      ) from None
+    print(file)
 
 
 def probe(path: str, *, weights: str = "latest", neighbours: int = 5):

@@ -24,6 +24,7 @@ from training.evaluate import means
 from training.machine import Machine
 from training.parallel import Parallel
 from training.progress import Progress
+from training.restore import asset_hashes
 from training.sentinels import Watch
 from training.workdir import Workdir
 
@@ -115,6 +116,7 @@ class _Loop:
     self.now = self.start = int(state.step.min())
     self.numbers = machine.parallel.join([member.stage.numbers for member in members])
     self.zeros = steps.zeros(state.metrics)
+    self.assets = asset_hashes(self.stage)
     for member in members:
       member.watched = Watch(member.stage.task.sentinels(), self.training.steps)
     self.unwritten = None  # the newest row stays on the device until the next step is on its way
@@ -201,6 +203,7 @@ class _Loop:
         "devices": parallel.shares,
         "parallel": self.training.parallel,
         "best": member.best if best else None,
+        "assets": self.assets,
       }
       own = parallel.member(self.state, i)
       with _dropped(member, self.alive()):

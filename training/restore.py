@@ -1,17 +1,40 @@
 """Finding the state that a run goes on from, or that is looked at."""
 
+import hashlib
 import sys
 
 import jax
 
 from training import step as steps
 from training import workdir as workdirs
-from training.build import Experiment, Stage, build, check_shares
+from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints, Corrupt
 from training.errors import CheckpointError
 from training.initial import Before, handed_on
 from training.machine import Machine, Machines
 from training.workdir import ASSETS, Workdir
+
+
+def asset_hashes(stage: Stage) -> dict[str, str]:
+  """SHA-256 of what a stage's source keeps beside the run, by file name: a tokenizer, say."""
+  with reading(stage.source):
+    found = stage.source.assets()
+  return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in found.items()}
+
+
+def _check_assets(meta, stage: Stage, checkpoints: Checkpoints):
+  """Refuses a model whose tokens would mean something else than when it was trained."""
+  # Checkpoints from before sources had any say nothing of them.
+  kept = meta["assets"] if "assets" in meta else {}
+  found = asset_hashes(stage)
+  for name in kept:
+    if name in found and found[name] != kept[name]:
+      raise CheckpointError(
+        f"{name} is not the one that the model was trained with",
+        where=str(checkpoints.directory),
+        kept="the checkpoints are untouched",
+        do="put back the run's own file, or the data it was made from",
+      )
 
 
 def _stage_of(step: int, ends: list[int]) -> int:
@@ -36,6 +59,7 @@ def resume(experiment: Experiment, checkpoints: Checkpoints, machines: Machines)
     except Corrupt as why:
       print(f"warning: checkpoint {step} is not used: {why}", file=sys.stderr, flush=True)
       continue
+    _check_assets(meta, stage, checkpoints)
     print(f"going on from step {step}", flush=True)
     if meta["devices"] != parallel.shares or meta["parallel"] != stage.training.parallel:
       print(
@@ -83,6 +107,7 @@ def trained(workdir: Workdir, weights: str) -> tuple[Machine, steps.State]:
       machine = Machines().of(experiment.stages[_stage_of(step, experiment.ends)])
       try:
         state = checkpoints.restore(step, machine.abstract, best=best)
+        _check_assets(checkpoints.meta(step, best=best), machine.stage, checkpoints)
       except Corrupt as why:
         print(f"warning: checkpoint {step} is not used: {why}", file=sys.stderr, flush=True)
         continue

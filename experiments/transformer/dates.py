@@ -25,7 +25,7 @@ CLAIMS = [
 def get_config(variant="paper"):
   steps, layers, features = {
     "paper": (20_000, 6, 512),
-    "small": (1000, 2, 96),
+    "small": (1200, 2, 96),
     "smoke": (4, 1, 16),
   }[variant]
   smoke = variant == "smoke"
@@ -55,7 +55,7 @@ def get_config(variant="paper"):
         b2=0.98,
         epsilon=1e-9,
         learning_rate=7e-4 if variant == "paper" else 2e-3,
-        schedule="inverse_sqrt",
+        schedule="inverse_sqrt" if variant == "paper" else "cosine",
         warmup_steps=2 if smoke else {"paper": 4000, "small": 200}[variant],
       ),
       training=dict(
