@@ -84,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
     help="go on although the run was started with another config",
   )
   tracking(sub)
+  sub.add_argument(
+    "--coordinator", default="", metavar="HOST:PORT", help="of the first of several processes"
+  )
+  sub.add_argument("--processes", type=int, default=1, help="that share the run (default 1)")
+  sub.add_argument("--process", type=int, default=0, help="which of them this is, from 0")
   sub = command("evaluate", _evaluate, "measure a trained run and rewrite its evaluation.json")
   workdir(sub)
   weights(sub)
@@ -235,6 +240,10 @@ def _train(args, overrides):
   default = config.load(args.config)
   found = config.override(default, overrides)
   _start_jax(deterministic=args.deterministic)
+  from training import processes
+
+  if args.coordinator or args.processes != 1 or args.process:
+    processes.join(args.coordinator, args.processes, args.process)
   from training import run
 
   run.train(

@@ -104,28 +104,81 @@ class Source(images.ImageSource):
 
   @functools.cached_property
   def _builder(self) -> Any:
-    tfds = _import_tfds()
-    directory = str(pathlib.Path(self.directory).expanduser()) if self.directory else None
-    name, place = f"tfds:{self.dataset}", directory or tfds.core.constants.DATA_DIR
-    if directory and (pathlib.Path(directory) / "dataset_info.json").is_file():
-      with _errors_naming(directory):
-        builder = tfds.builder_from_directory(directory)
-      if builder.name != self.dataset.split("/")[0].split(":")[0]:
-        raise ValueError(f"{directory}: found {builder.name!r}, expected {self.dataset!r}")
-      return builder
-    try:
-      # From the files alone: a builder's own code may need TensorFlow, or be of another version.
-      return tfds.core.read_only_builder.builder_from_files(self.dataset, data_dir=directory)
-    except tfds.core.DatasetNotFoundError:
-      if self.download:
-        return _download(tfds, self.dataset, directory)
-    except Exception as error:  # a misspelt name, or an unsound info file
-      raise ValueError(f"{name} in {place}: {_first_line(error)}") from error
-    raise FileNotFoundError(
-      f"{name} is not prepared in {place}: pass the directory that has it as "
-      f"--config.data.directory=DIR, or --config.data.download=True, or prepare one "
-      f"from local files with `{_PREPARE}`"
+    return open_builder(self.dataset, self.directory, download=self.download)
+
+
+def open_builder(dataset: str, directory: str, *, download: bool) -> Any:
+  """The TFDS builder of a prepared set.
+
+  Raises:
+    FileNotFoundError: it is not prepared there.
+    ValueError: what is there is not that set.
+  """
+  tfds = _import_tfds()
+  directory = str(pathlib.Path(directory).expanduser()) if directory else None
+  name, place = f"tfds:{dataset}", directory or tfds.core.constants.DATA_DIR
+  if directory and (pathlib.Path(directory) / "dataset_info.json").is_file():
+    with _errors_naming(directory):
+      builder = tfds.builder_from_directory(directory)
+    if builder.name != dataset.split("/")[0].split(":")[0]:
+      raise ValueError(f"{directory}: found {builder.name!r}, expected {dataset!r}")
+    return builder
+  try:
+    # From the files alone: a builder's own code may need TensorFlow, or be of another version.
+    return tfds.core.read_only_builder.builder_from_files(dataset, data_dir=directory)
+  except tfds.core.DatasetNotFoundError:
+    if download:
+      return _download(tfds, dataset, directory)
+  except Exception as error:  # a misspelt name, or an unsound info file
+    raise ValueError(f"{name} in {place}: {_first_line(error)}") from error
+  raise FileNotFoundError(
+    f"{name} is not prepared in {place}: pass the directory that has it as "
+    f"--config.data.directory=DIR, or --config.data.download=True, or prepare one "
+    f"from local files with `{_PREPARE}`"
+  )
+
+
+def open_split(builder: Any, name: str) -> Any:
+  """The examples of one split of a prepared set, to be read in any order.
+
+  Raises:
+    ValueError: they are not in array_record files, or not as many as the set says.
+  """
+  file = f"{builder.data_path} ({name})"
+  formats = {file_format.value for file_format in builder.info.available_file_formats()}
+  if "array_record" not in formats:
+    raise ValueError(f"{file}: found {sorted(formats)} files, expected array_record")
+  from array_record.python import array_record_module
+
+  split = builder.info.splits[name]
+  if not split.num_examples:
+    raise ValueError(f"{file}: found 0 examples, expected at least 1")
+  with _errors_naming(file):
+    data = builder.as_data_source(split=name, file_format="array_record")
+    # The length of a data source is what the info says; only the files know what is there.
+    found = sum(
+      array_record_module.ArrayRecordReader(str(part)).num_records() for part in split.filepaths
     )
+  if not found == len(data) == split.num_examples:
+    raise ValueError(
+      f"{file}: found {found} examples in {len(split.filepaths)} files, "
+      f"expected {split.num_examples}"
+    )
+  return data
+
+
+def texts(builder: Any, name: str, feature: str) -> list[str]:
+  """One text feature of all examples of a split, in the order of the files.
+
+  Raises:
+    ValueError: there is no such feature, or it is no UTF-8.
+  """
+  found = builder.info.features
+  if feature not in found or found[feature].np_dtype not in (str, object, bytes):
+    raise ValueError(f"{builder.data_path}: found features {sorted(found)}, no text {feature!r}")
+  data = open_split(builder, name)
+  with _errors_naming(f"{builder.data_path} ({name})"):
+    return [bytes(example[feature]).decode("utf-8") for example in data]
 
 
 class _Stream:
@@ -137,25 +190,7 @@ class _Stream:
     self._file = f"{builder.data_path} ({name})"
     self._shape = shape
     self._classes = classes
-    formats = {file_format.value for file_format in builder.info.available_file_formats()}
-    if "array_record" not in formats:
-      raise ValueError(f"{self._file}: found {sorted(formats)} files, expected array_record")
-    from array_record.python import array_record_module
-
-    split = builder.info.splits[name]
-    if not split.num_examples:
-      raise ValueError(f"{self._file}: found 0 examples, expected at least 1")
-    with _errors_naming(self._file):
-      self._data = builder.as_data_source(split=name, file_format="array_record")
-      # The length of a data source is what the info says; only the files know what is there.
-      found = sum(
-        array_record_module.ArrayRecordReader(str(file)).num_records() for file in split.filepaths
-      )
-    if not found == len(self._data) == split.num_examples:
-      raise ValueError(
-        f"{self._file}: found {found} examples in {len(split.filepaths)} files, "
-        f"expected {split.num_examples}"
-      )
+    self._data = open_split(builder, name)
 
   def __len__(self) -> int:
     return len(self._data)

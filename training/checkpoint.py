@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from training import processes
 from training.errors import CheckpointError, NumericsError
 from training.parallel import to_host
 
@@ -42,7 +43,12 @@ class Checkpoints:
         place.mkdir(parents=True, exist_ok=True)  # Orbax reads no directory that is not there
         return ocp.CheckpointManager(place, options=ocp.CheckpointManagerOptions(read_only=True))
       # Half-written steps are what a kill leaves; nobody else writes here, so they are rubbish.
-      options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+      options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        cleanup_tmp_directories=True,
+        # Processes wait for one another by name, and the two managers save at the same time.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name),
+      )
       return ocp.CheckpointManager(place, options=options)
 
     self._latest, self._best = manager("latest", keep), manager("best", 1)
@@ -146,6 +152,8 @@ class Checkpoints:
     self._seal_committed()
 
   def _seal_committed(self):
+    if not processes.first():
+      return
     for manager in (self._latest, self._best):
       for step in manager.all_steps():
         directory = pathlib.Path(manager.directory) / str(step)

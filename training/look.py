@@ -16,14 +16,14 @@ from report import figures, html
 from report.tensorboard import Events
 from report.writer import Writer
 from tasks.views import Table
-from training import sentinels
+from training import processes, sentinels
 from training import step as steps
 from training import workdir as workdirs
-from training.build import Stage, build, check_shares, reading
+from training.build import Stage, build, reading
 from training.errors import ConfigError, StorageError
 from training.evaluate import examples
-from training.initial import stage_shapes
 from training.machine import Machine
+from training.parallel import local
 from training.restore import trained
 from training.workdir import Workdir
 
@@ -192,12 +192,9 @@ def report(path: str):
 
 def describe(config: Mapping[str, Any]):
   """Prints what a config would train: shapes, parameters, cost of a step. Trains nothing."""
-  from training.describe import tables  # rich, which no other command needs
+  from training import describe  # rich, which no other command needs
 
-  experiment = build(config)
-  check_shares(experiment)
-  for stage in experiment.stages:
-    tables(stage, stage_shapes(stage))
+  describe.describe(build(config))
 
 
 def finish(workdir: Workdir, machine: Machine, state: steps.State, events: Writer):
@@ -205,8 +202,10 @@ def finish(workdir: Workdir, machine: Machine, state: steps.State, events: Write
   (found,) = measure(machine, state, [machine.stage])
   for line in write_evaluation(workdir, machine.stage, state, found, "latest"):
     print(line, flush=True)
-  _draw(workdir, machine, state, events)
-  print(f"report: {_report(workdir)}")
+  state = local(state)
+  if processes.first():
+    _draw(workdir, machine, state, events)
+    print(f"report: {_report(workdir)}")
 
 
 def _report(workdir: Workdir):

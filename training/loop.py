@@ -22,7 +22,7 @@ from training.checkpoint import Checkpoints
 from training.errors import Interrupted, NumericsError
 from training.evaluate import means
 from training.machine import Machine
-from training.parallel import Parallel
+from training.parallel import Parallel, anywhere
 from training.progress import Progress
 from training.restore import asset_hashes
 from training.sentinels import Watch
@@ -38,7 +38,7 @@ class Stop:
   @property
   def requested(self) -> bool:
     """Whether to stop."""
-    return self._signalled
+    return anywhere(self._signalled)
 
   def __enter__(self):
     self._before = {s: signal.signal(s, self._hear) for s in (signal.SIGINT, signal.SIGTERM)}

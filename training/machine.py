@@ -12,7 +12,7 @@ from training import step as steps
 from training.build import Stage, devices
 from training.evaluate import evaluator
 from training.initial import Before, initial_state
-from training.parallel import Caller, Parallel, Population, Trainer
+from training.parallel import Caller, Parallel, Population, Trainer, local
 
 _PROBES = 5  # dispatches that are timed
 
@@ -56,7 +56,8 @@ class Machine:
 
   def call(self, state: steps.State, numbers) -> Caller:
     """The trained model of one run; its state lies anywhere, on its own."""
-    return Caller(self.stage, numbers, state.weights, state.mutable, compiled=self._called)
+    weights, mutable = local((state.weights, state.mutable))
+    return Caller(self.stage, numbers, weights, mutable, compiled=self._called)
 
   def seconds(self, stages: Sequence[Stage]) -> float:
     """Seconds of one step of all members, the least of a few, after compilation."""

@@ -16,11 +16,12 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from models.layers import placement
@@ -199,12 +200,16 @@ class Mesh(Parallel):
     rows = NamedSharding(self._mesh, PartitionSpec(None, self._batch))
     feed = (everywhere, rows, everywhere) if fused else (everywhere, across)[not resident :]
     where = self.placement(state)
-    return jax.jit(
+    compiled = jax.jit(
       self._traced(step),
       in_shardings=(where, everywhere, *feed),
       out_shardings=where,
       donate_argnums=0,
     )
+    if jax.process_count() == 1:
+      return compiled
+    # Of several processes each hands over what its own devices take of a batch.
+    return lambda state, numbers, *parts: compiled(state, numbers, *map(_put, parts, feed))
 
   def _compile_measure(self, measure):
     across = NamedSharding(self._mesh, PartitionSpec(self._batch))
@@ -427,7 +432,8 @@ class Trainer:
     state = self._step(state, numbers, *self._resident, rows_KB, np.int32(len(feeds)))
     self._calls += 1
     # The first call compiles; the next few are timed, and the group grows to what patience allows.
-    if self._calls > 1 and len(feeds) == self.group < _FUSED_STEPS:
+    # Processes would time differently, but have to take the same steps.
+    if jax.process_count() == 1 and self._calls > 1 and len(feeds) == self.group < _FUSED_STEPS:
       jax.block_until_ready(state.step)
       if 2 * (time.perf_counter() - before) < _PATIENCE:
         self.group *= 2
@@ -477,38 +483,63 @@ class Caller:
 
 
 def to_host(tree):
-  """Every leaf whole, as a NumPy array; keys as their bits."""
+  """Every leaf whole, as a NumPy array; keys as their bits. All processes ask together."""
 
   def leaf(x):
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
       x = jax.random.key_data(x)
+    if not getattr(x, "is_fully_addressable", True) and not x.is_fully_replicated:
+      x = multihost_utils.process_allgather(x, tiled=True)
     return np.asarray(x)
 
   return jax.tree.map(leaf, tree)
 
 
-def cost(program: Program, state, stored) -> dict[str, float]:
-  """FLOPs and bytes of one step, from the program compiled for one device and not run.
+def local(tree):
+  """A state that this process can compute with alone: as it is, or whole on the host."""
+  return tree if jax.process_count() == 1 else to_host(tree)
+
+
+def anywhere(flag: bool) -> bool:
+  """Whether `flag` is true in any of the processes, which ask together."""
+  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+
+
+class Memory(NamedTuple):
+  """Bytes on each device."""
+
+  state_and_batch: int
+  temporary: int
+
+
+def memory(stage, state, stored, way: Mesh) -> Memory:
+  """What a step needs on each device of a mesh, from the program that is compiled and not run.
 
   Args:
-    program: the step.
+    stage: a `training.build.Stage`, whose step it is.
     state: shapes of its state.
     stored: shapes of a step's examples.
+    way: the mesh. Its devices may be ones that only the compiler sees.
   """
-  step = jax.jit(lambda s, x: train_step(s, x, program), donate_argnums=0)
-  compiled = step.lower(state, stored).compile()
-  memory = compiled.memory_analysis()
-  return {
-    "flops": compiled.cost_analysis()["flops"],
-    "state_and_batch_bytes": memory.argument_size_in_bytes,
-    "temporary_bytes": memory.temp_size_in_bytes,
-  }
+
+  def step(state, numbers, stored, *, offset, shards):
+    program = stage.at(numbers).program
+    return train_step(state, stored, program, first=offset, shards=shards)
+
+  compiled = way._compile_step(step, state, resident=False, fused=False)
+  numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stage.numbers)
+  found = compiled.lower(state, numbers, stored).compile().memory_analysis()
+  return Memory(found.argument_size_in_bytes, found.temp_size_in_bytes)
 
 
 def _put(tree, sharding):
   """Host arrays onto devices; each process hands over only the shards it holds."""
 
   def leaf(x):
+    if isinstance(x, jax.Array) and x.sharding == sharding:
+      return x
     x = np.asarray(x)
     if jax.process_count() == 1:
       return jax.device_put(x, sharding)

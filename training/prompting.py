@@ -27,6 +27,7 @@ from decoding import beam, speculative
 from decoding.generate import Generated, generate
 from decoding.sampling import PURE, Sampling
 from models.layers import attention
+from models.layers.transformer import unstacked
 from tasks.tokens import advancing
 from training.errors import ConfigError
 from training.parallel import Caller
@@ -173,6 +174,11 @@ class _Reading:
       (found["source"], found["target"]) if self.encodes else (found["tokens"],) * 2
     )
 
+  @functools.cached_property
+  def variables(self) -> Any:
+    """The model's, its layers taken apart once and not in every call."""
+    return self.call.on_device(method=_apart)
+
   def limit(self, name: str) -> int | None:
     """How many positions the model tells apart; None where it does not count them."""
     return getattr(self.call.model, name, None)
@@ -303,7 +309,9 @@ def _generated(reading: _Reading, ids, options: Options, stop: tuple[int, ...]) 
   def generating() -> Iterator[np.ndarray]:
     rounds = -(-options.steps // chunk)
     room = (1 if reading.encodes else given.shape[1]) + rounds * chunk
-    run = functools.partial(reading.call.on_device, seed=options.seed, **settings)
+    run = functools.partial(
+      reading.call.on_device, reading.variables, seed=options.seed, **settings
+    )
     state = run(given, method=_begun, bos=reading.bos, capacity=room)
     for number in range(rounds):
       if number:
@@ -339,6 +347,7 @@ def _generated(reading: _Reading, ids, options: Options, stop: tuple[int, ...]) 
 def _searched(reading: _Reading, ids, options: Options, stop: tuple[int, ...]) -> _Found:
   given = reading.batch(ids)
   best = reading.call(
+    reading.variables,
     given,
     method=_beams,
     bos=reading.bos,
@@ -360,8 +369,9 @@ def _with_draft(
 ) -> _Found:
   given = reading.batch(ids)
   drafted = reading.call(
+    reading.variables,
+    _Reading(draft.run).variables,
     given,
-    draft.run.call.on_device(method=_variables),
     method=_speculated,
     seed=options.seed,
     draft=draft.run.call.model,
@@ -412,6 +422,14 @@ def _check_draft(reading: _Reading, other: _Reading, ids, options: Options):
 # ---------------------------------------------------------------- functions of a bound model
 
 
+def _apart(model) -> Any:
+  return unstacked(model.variables)
+
+
+def _advancing(model, variables):
+  return advancing(model.unbind()[0].bind(variables))
+
+
 def _prompted(module, variables, given, *, bos: int | None, capacity: int):
   """(prompt [B, P], a cache with room for so many tokens)."""
   if bos is None:
@@ -420,35 +438,31 @@ def _prompted(module, variables, given, *, bos: int | None, capacity: int):
   return jnp.full((len(given), 1), bos, jnp.int32), cache
 
 
-def _begun(model, given, *, bos, capacity: int, **options) -> Generated:
+def _begun(model, variables, given, *, bos, capacity: int, **options) -> Generated:
   key = model.make_rng("sample")
-  module, variables, advance = advancing(model)
+  module, variables, advance = _advancing(model, variables)
   prompt, cache = _prompted(module, variables, given, bos=bos, capacity=capacity)
   return generate(advance, cache, prompt, key, **options)
 
 
-def _continued(model, before: Generated, **options) -> Generated:
+def _continued(model, variables, before: Generated, **options) -> Generated:
   key = model.make_rng("sample")
-  _, _, advance = advancing(model)
+  _, _, advance = _advancing(model, variables)
   return generate(advance, before.cache, before.tokens[:, -1:], key, after=before, **options)
 
 
-def _beams(model, given, *, bos, steps: int, **options) -> beam.Hypotheses:
-  module, variables, advance = advancing(model)
+def _beams(model, variables, given, *, bos, steps: int, **options) -> beam.Hypotheses:
+  module, variables, advance = _advancing(model, variables)
   room = (1 if bos is not None else given.shape[1]) + steps
   prompt, cache = _prompted(module, variables, given, bos=bos, capacity=room)
   return beam.search(advance, cache, prompt, steps=steps, **options)
 
 
-def _variables(model) -> Any:
-  return model.variables
-
-
 def _speculated(
-  model, given, draft_variables, *, draft, bos, steps: int, proposals: int, **options
+  model, variables, draft_variables, given, *, draft, bos, steps: int, proposals: int, **options
 ) -> speculative.Speculated:
   key = model.make_rng("sample")
-  pairs = [advancing(model), advancing(draft.bind(draft_variables))]
+  pairs = [_advancing(model, variables), advancing(draft.bind(draft_variables))]
   width = 1 if bos is not None else given.shape[1]
   room = speculative.capacity(width, steps, proposals)
   begun = [_prompted(*pair[:2], given, bos=bos, capacity=room) for pair in pairs]

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from report.writer import Writer
-from training import restore, writers
+from training import processes, restore, writers
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
@@ -258,7 +258,7 @@ def _watcher(workdir: Workdir, machine: Machine, stage: Stage):
 
   def watch(state: steps.State, step: int):
     drawn = stage.task.sample(machine.call(state, stage.numbers), 12, 0)
-    if drawn is not None:
+    if drawn is not None and processes.first():
       folder.mkdir(exist_ok=True)
       np.savez(folder / f"step_{step:08d}.npz", images=np.concatenate(list(drawn.rows.values())))
 

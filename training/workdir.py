@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from training import processes
 from training.errors import ConfigError, StorageError
 
 ASSETS = "assets"  # what a source keeps beside the run
@@ -43,6 +44,9 @@ class Workdir:
       raise StorageError(
         f"cannot write to {self.path} ({error.strerror})", do="choose another --workdir"
       ) from None
+    self.rows = Rows(self.path / "metrics.jsonl")
+    if not processes.first():
+      return  # the first process holds the lock for all
     try:
       fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -55,7 +59,6 @@ class Workdir:
     self._lock.truncate(0)
     self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     self._lock.flush()
-    self.rows = Rows(self.path / "metrics.jsonl")
 
   def close(self):
     self.rows.close()
@@ -100,6 +103,8 @@ class Rows:
     write_text(self._path, text)
 
   def write(self, row: dict[str, Any]):
+    if not processes.first():
+      return
     if self._file is None:
       self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - held till close
     self._file.write(json.dumps(row) + "\n")
@@ -220,7 +225,9 @@ def write_json(path: pathlib.Path, value: Any):
 
 
 def write_text(path: pathlib.Path, text: str):
-  """Whole or not at all."""
+  """Whole or not at all; of several processes, by the first."""
+  if not processes.first():
+    return
   temporary = path.with_name(f".{path.name}.tmp")
   with open(temporary, "w", encoding="utf-8") as file:
     file.write(text)

@@ -5,6 +5,7 @@ from typing import Any
 
 from report.tensorboard import Events
 from report.writer import Several, Writer
+from training import processes
 from training.errors import ConfigError
 from training.workdir import Workdir
 
@@ -24,6 +25,8 @@ def opened(
   Raises:
     ConfigError: a tracker's package is not installed.
   """
+  if not processes.first():
+    return Several([])
   found = [Events(workdir.path, purge_step=step + 1 if step else None)]
   if not track:
     return found[0]

@@ -1,0 +1,140 @@
+"""Masked language modelling: tokens are hidden, and told from those on both sides.
+
+Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language
+Understanding", arXiv:1810.04805, section 3.1; algorithm 12 of Phuong & Hutter 2022,
+arXiv:2207.09238, where all that is chosen is hidden.
+
+Masks are drawn anew every time that a text is seen, as in RoBERTa (arXiv:1907.11692); evaluation
+draws them from a fixed key.
+
+Axes: B examples, T positions.
+"""
+
+import dataclasses
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from models.layers import batch_axis
+from tasks.objective import Batch, Call, Examples, Objective, Phase, applied
+from tasks.tokens import measured, perplexity
+from tasks.views import Table, View
+
+_SHOWN, _TOKENS = 6, 32  # texts shown, tokens of each
+
+
+class Hidden(NamedTuple):
+  """Texts as the model sees them.
+
+  Attributes:
+    tokens: [B, T], some replaced.
+    chosen: [B, T] which are to be told.
+  """
+
+  tokens: jax.Array
+  chosen: jax.Array
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(Objective):
+  """Minimises the mean -log p(token | the text with some of it hidden) over the tokens chosen.
+
+  Attributes:
+    rate: the share of tokens chosen, each by itself.
+    masked: of those, the share that the mask token replaces.
+    swapped: the share that a random token replaces; the rest stays as it is.
+    mask_token: stands for what is hidden. 2 is <unk> of the tokenizers that are trained here, and
+      no text that they are lossless on has it.
+  """
+
+  rate: Annotated[float, "(0, 1]"] = 0.15
+  masked: Annotated[float, "[0, 1]"] = 0.8
+  swapped: Annotated[float, "[0, 1]"] = 0.1
+  mask_token: Annotated[int, "[0, inf)"] = 2
+
+  def __post_init__(self):
+    if self.masked + self.swapped > 1:
+      raise ValueError(f"masked={self.masked} and swapped={self.swapped} are more than all")
+
+  def inputs(self, batch: Batch) -> tuple[jax.Array, ...]:
+    return (batch["tokens"][:, 1:],)  # as many as a model of the data has positions for
+
+  def hide(self, tokens_BT: jax.Array, key: jax.Array, vocabulary: int) -> Hidden:
+    """Chooses tokens, each example by its own noise, and replaces them."""
+
+    def one(key, tokens_T):
+      choice, fate, token = jax.random.split(key, 3)
+      chosen_T = jax.random.bernoulli(choice, self.rate, tokens_T.shape) & (tokens_T >= 0)
+      fate_T = jax.random.uniform(fate, tokens_T.shape)
+      random_T = jax.random.randint(token, tokens_T.shape, 0, vocabulary, jnp.int32)
+      swapped_T = jnp.where(fate_T < self.masked + self.swapped, random_T, tokens_T)
+      seen_T = jnp.where(fate_T < self.masked, self.mask_token, swapped_T)
+      return jnp.where(chosen_T, seen_T, tokens_T), chosen_T
+
+    return Hidden(*jax.vmap(one)(batch_axis.keys(key, len(tokens_BT)), tokens_BT))
+
+  def phases(self, model):
+    if self.mask_token >= model.vocabulary:
+      raise ValueError(f"mask_token={self.mask_token} is none of {model.vocabulary} tokens")
+
+    def loss(params, state, batch, rng):
+      found, state = self._measured(model, params, state, batch, rng, train=True)
+      return found.pop("loss"), (state, {"accuracy": found["accuracy"]})
+
+    return (Phase("masked_language_model", loss),)
+
+  def measure(self, model):
+    return lambda params, state, batch, rng: self._measured(
+      model, params, state, batch, rng, train=False
+    )[0]
+
+  def _measured(self, model, params, state, batch: Batch, rng: jax.Array, *, train: bool):
+    (tokens_BT,) = self.inputs(batch)
+    noise, rng = jax.random.split(rng)
+    hidden = self.hide(tokens_BT, noise, model.vocabulary)
+    out, state = applied(model, params, state, (hidden.tokens,), rng, train=train)
+    scored_BT = hidden.chosen & (batch["mask"][:, None] > 0)
+    return measured(out.logits, tokens_BT, scored_BT), state
+
+  def derive(self, means):
+    return perplexity({"nll": means["nll" if "nll" in means else "loss"]})
+
+  def features(self, call: Call, examples: Examples) -> np.ndarray:
+    """[N, D] the mean over each text, nothing hidden."""
+    (tokens_NT,) = self.inputs(examples.arrays)
+
+    def one(start):
+      part = tokens_NT[start : start + 64]
+      there = (part >= 0)[..., None]
+      return np.where(there, call(part).hidden, 0.0).sum(1) / np.maximum(there.sum(1), 1)
+
+    return np.concatenate([one(start) for start in range(0, len(tokens_NT), 64)])
+
+  def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
+    """How often the commonest token of the training part is the right one."""
+    seen, held_out = (self.inputs(part.arrays)[0] for part in (train, test))
+    commonest = np.bincount(seen[seen >= 0]).argmax()
+    there = held_out[held_out >= 0]
+    return {"commonest_accuracy": float((there == commonest).mean()) if there.size else 0.0}
+
+  def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:
+    if "tokens" not in test.tokenizers:
+      return {}
+    tokenizer = test.tokenizers["tokens"]
+    (tokens_NT,) = self.inputs(test.arrays)
+    tokens_BT = tokens_NT[:_SHOWN, :_TOKENS]
+    hidden = self.hide(jnp.asarray(tokens_BT), jax.random.key(0), call.model.vocabulary)
+    found_BT = call(np.asarray(hidden.tokens)).logits.argmax(-1)
+    filled_BT = np.where(hidden.chosen, found_BT, tokens_BT)
+    rows = [
+      (
+        tokenizer.decode(text),
+        ", ".join(tokenizer.token(int(t)) for t in text[chosen]),
+        ", ".join(tokenizer.token(int(t)) for t in filled[chosen]),
+      )
+      for text, chosen, filled in zip(tokens_BT, np.asarray(hidden.chosen), filled_BT, strict=True)
+    ]
+    caption = "Held-out text, the tokens of it that were hidden, and what the model took them for."
+    return {"masked": Table(("text", "hidden", "told"), rows, caption)}
