@@ -46,7 +46,7 @@ class Exchange(NamedTuple):
 class Source(source.Source):
   """`tokens` int32 [T + 1] of a conversation, -1 behind it; `scored` int32 [T], 1 where the target
   is the assistant's; `prompt` int32 [P], all before its last reply, with -1 in front; `text` int32
-  [T + 1], a stretch of the book as data/text.py cuts it; and `taste` float32 [V], what the reader
+  [T + 1], a stretch of the book; and `taste` float32 [V], what the reader
   gives for each token that occurs in a reply.
 
   Conversations with a longer prompt are left out; chapters are held out as in data/text.py.
@@ -145,10 +145,15 @@ class Source(source.Source):
       # Of every chapter some: rows that are spread evenly over the book.
       kept = np.linspace(0, len(new := rows["new"]) - 1, most[name] or len(new)).round().astype(int)
       rows = {key: array[np.unique(kept)] for key, array in rows.items()}
-      stretches = self._text.split(name).arrays["tokens"]
-      rows["text"] = stretches[np.arange(len(rows["new"])) % len(stretches)]
+      rows["text"] = self._stretches(name, len(rows["new"]))
       found[name] = rows
     return found
+
+  def _stretches(self, name: str, count: int) -> np.ndarray:
+    """[count, T + 1] stretches of a part of the book, one after another, from its begin again."""
+    stream = self._text.stream(name)
+    places = np.arange(count)[:, None] * self.length + np.arange(self.length + 1)
+    return stream[places % len(stream)]
 
   def _tokenised(self, spoken: Sequence[Sequence[Exchange]], new: np.ndarray):
     """Arrays of the conversations that fit."""

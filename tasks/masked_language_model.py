@@ -20,7 +20,7 @@ import numpy as np
 from models.layers import batch_axis
 from tasks.objective import Batch, Call, Examples, Objective, Phase, applied
 from tasks.tokens import measured, perplexity
-from tasks.views import Table, View
+from tasks.views import Alignment, Alignments, Table, View
 
 _SHOWN, _TOKENS = 6, 32  # texts shown, tokens of each
 
@@ -137,4 +137,19 @@ class Task(Objective):
       for text, chosen, filled in zip(tokens_BT, np.asarray(hidden.chosen), filled_BT, strict=True)
     ]
     caption = "Held-out text, the tokens of it that were hidden, and what the model took them for."
-    return {"masked": Table(("text", "hidden", "told"), rows, caption)}
+    found: dict[str, View] = {"masked": Table(("text", "hidden", "told"), rows, caption)}
+    length = int((tokens_BT[0] >= 0).sum())
+    seen_1T = np.asarray(hidden.tokens)[:1, :length]
+    maps = jax.tree.leaves(call(seen_1T, intermediates=True)[1])
+    if maps and length > 1:
+      found["attention"] = _attention(maps[-1][:, 0], [tokenizer.token(int(t)) for t in seen_1T[0]])
+    return found
+
+
+def _attention(layers_LHTT: np.ndarray, names: list[str]) -> Alignments:
+  items = {
+    f"layer {i + 1}, mean of heads": Alignment(layers_LHTT[i].mean(0), names, names)
+    for i in sorted({0, len(layers_LHTT) - 1})
+  }
+  caption = "Where each token (row) of a held-out text with some hidden looks, to either side."
+  return Alignments(items, caption)

@@ -323,6 +323,23 @@ def test_ending_early_loses_nothing(alpha, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, found, whole)
 
 
+def test_likely_ends_leave_room_for_what_goes_on():
+  logits = np.log(np.broadcast_to(np.float32([0.35, 0.1, 0.1, 0.1, 0.35]), (6, 6, 5)))
+  found = beams(logits, 2, steps=5, alpha=8.0, stop=(0, 4), prompts=np.array([[1]], np.int32))
+  assert len(words(found.tokens[0, 0])) == 5
+
+
+def test_a_long_text_that_will_win_is_waited_for():
+  p = np.full((4, 4, 3), 1e-6, np.float32)
+  p[:, 1] = 0.9, 1e-6, 0.1  # the first token ends the text, or is 2,
+  p[:, 2] = 1e-6, 1e-6, 1.0  # which nothing ends
+  prompts = np.array([[1]], np.int32)
+  found = beams(np.log(p), 1, steps=8, alpha=8.0, prompts=prompts)
+  assert words(found.tokens[0, 0]) == (2,) * 8
+  found = beams(np.log(p), 1, steps=8, alpha=8.0, prompts=prompts, early=True)
+  assert words(found.tokens[0, 0]) == (0,)
+
+
 def test_scores_are_what_they_say():
   logits = table(1)
   for alpha, form in ((0.6, "gnmt"), (1.0, "power")):

@@ -108,10 +108,9 @@ def test_activations_shrink_with_the_share_of_the_batch_and_with_recomputation()
   assert two.flops == one.flops  # of all devices together
   remat = {"steps": 100, "remat": True}
   deep = {**CONFIG["model"], "layers": 12}
-  kept = describe.measure(stage_of(model=deep), None)
   again = describe.measure(stage_of(model=deep, training=remat), None)
-  assert again.temporary_bytes < 0.7 * kept.temporary_bytes
-  assert again.flops > kept.flops
+  assert again.temporary_bytes < 2 * one.temporary_bytes  # of four times as many layers
+  assert again.flops > 4 * one.flops
 
 
 def test_what_fits():

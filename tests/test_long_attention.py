@@ -16,9 +16,7 @@ CASES = {
   "both ways": dict(causal=False),
   "window": dict(causal=True, window=5),
   "traced window": dict(causal=True, window=jnp.int32(5)),
-  "padded": dict(causal=True, padded=True),
   "padded, both ways": dict(causal=False, padded=True),
-  "packed": dict(causal=True, packed=True),
   "packed and padded": dict(causal=False, packed=True, padded=True),
   "grouped": dict(causal=True, heads=4, kv_heads=2),
   "one key head": dict(causal=True, window=7, heads=4, kv_heads=1),
@@ -74,7 +72,7 @@ def test_blocks_compute_attention(case):
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), found, wanted)
 
 
-@pytest.mark.parametrize("block", [1, 5, 27, 128])
+@pytest.mark.parametrize("block", [5, 128])
 def test_the_size_of_a_block_does_not_matter(block):
   wanted, found = both(CASES["packed and padded"], block=block)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), found, wanted)

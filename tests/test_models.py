@@ -75,12 +75,15 @@ def gradients(phase, params, mutable, batch, seed=0):
   return grads, mean(loss), mutable, {name: mean(m) for name, m in metrics.items()}
 
 
-def close(ours, theirs, *, rtol=1e-5):
-  """Leaf by leaf, within `rtol` of each leaf's largest value: sums of float32 allow no more."""
+def close(ours, theirs, *, rtol=1e-5, floor=1e-6):
+  """Leaf by leaf, within `rtol` of each leaf's largest value: sums of float32 allow no more.
+
+  `floor` is the least value that is told from zero.
+  """
   pairs = zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(theirs), strict=True)
   for (path, a), b in pairs:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    error = np.abs(a - b).max() / max(np.abs(b).max(), 1e-6)
+    error = np.abs(a - b).max() / max(np.abs(b).max(), floor)
     assert a.shape == b.shape, jax.tree_util.keystr(path)
     assert error <= rtol, f"{jax.tree_util.keystr(path)}: relative error {error:.2e}"
 
@@ -895,7 +898,9 @@ def test_padding_changes_no_loss_metric_or_gradient(experiment):
       grads, loss, _, metrics = gradients(phase, params, mutable, batch)
       again = gradients(phase, params, mutable, padded(batch, 2))
       close((again[1], again[3]), (loss, metrics), rtol=1e-6)
-      close(again[0], grads, rtol=1e-5)
+      # A bias of keys shifts all of a query's logits alike: its gradient is zero but for rounding.
+      largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(grads))
+      close(again[0], grads, rtol=1e-5, floor=1e-3 * largest)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -914,7 +919,8 @@ def test_padding_changes_no_measure(experiment):
     found = measure(params, mutable, wider, rng)
     assert "loss" in found
     close(found, expected, rtol=1e-6)
-    assert all(float(m.count) == 6 for m in found.values())
+    if not {"tokens", "target"} & set(batch):  # those count tokens
+      assert all(float(m.count) == 6 for m in found.values())
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

@@ -144,6 +144,13 @@ def test_rows_stand_for_the_whole_text(book, kind, fields):
   assert dataset.facts() == {"vocabulary": dataset.vocabulary or tokenizer.size, "length": 32}
 
 
+def test_rows_trained_on_do_not_overlap(book):
+  dataset = text_source(book, stride=8)
+  assert not dataset.split("train").arrays["context"].any()
+  assert dataset.split("test").arrays["context"].tolist()[1:3] == [24, 24]
+  assert len(dataset.split("test")) > len(text_source(book).split("test"))
+
+
 def test_held_out_documents_are_neighbours_and_nothing_is_lost(book):
   dataset = text_source(book)
   together = [document for name in PARTS for document in dataset.texts(name)]
@@ -451,6 +458,14 @@ def test_pairs_are_split_by_source_and_read_once(lines, reverse_source):
       assert arrays["source"][row][arrays["source"][row] >= 0][-1] == tokenizer["source"].eos
 
 
+def test_all_translations_of_a_source_are_in_one_split():
+  found = [(f"source {k}", f"target {copy}") for k in range(60) for copy in range(3)]
+  parts = parallel.held_out(found, validation=0.2, test=0.3)
+  sources = [{one for one, _ in part} for part in parts.values()]
+  assert sum(map(len, sources)) == 60
+  assert all(sources)
+
+
 def test_adding_pairs_moves_no_other(lines, tmp_path):
   more = tmp_path / "more.tsv"
   more.write_text(lines.read_text(encoding="utf-8") + "a b c d\tx\n", encoding="utf-8")
@@ -543,6 +558,16 @@ def test_batches_of_pairs_of_about_one_length():
   assert len(set(orders)) == 10
 
 
+def test_buckets_that_no_batch_divides_are_seen_alike():
+  arrays = {name: np.full((5, 9), -1) for name in ("source", "target")}
+  for row in range(5):
+    arrays["source"][row, : row + 1] = row
+  split = pairs.Bucketed(arrays, 2)
+  counts = np.bincount(np.concatenate([split.batch_rows(0, step, 2) for step in range(100)]))
+  assert counts.tolist() == [40] * 5
+  assert split.batch_rows(0, 7, 12).shape == (12,)  # a batch may be larger than the set
+
+
 def test_buckets_hold_the_same_pairs(lines):
   plain, bucketed = parallel_source(lines), parallel_source(lines, buckets=3)
   assert bucketed.fingerprint() == plain.fingerprint()
@@ -605,6 +630,25 @@ def test_bibles_of_sword(tmp_path):
     ("In the beginning", "EN el gran principio"),
     ("Last", "Fin"),
   )
+
+
+@pytest.mark.parametrize(
+  ("dataset", "count", "first"),
+  [
+    ("libreoffice-de", 29_116, None),
+    ("bible-en-es", 31_084, "In the beginning God created the heaven and the earth."),
+  ],
+)
+def test_debian_has_these_pairs(dataset, count, first):
+  try:
+    if first:
+      found = sword.verses("/usr/share")
+      assert found[0] == (first, "EN el principio crió Dios los cielos y la tierra.")
+    else:
+      found = parallel.clean(parallel.read_help("/usr/share", "de"), 3, 0)
+  except FileNotFoundError as error:
+    pytest.skip(str(error))
+  assert len(found) == count
 
 
 @pytest.mark.parametrize(

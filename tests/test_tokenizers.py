@@ -73,6 +73,13 @@ def test_special_tokens_are_never_read_from_text(kind):
   assert tokenizer.decode(marked) == "the"
 
 
+@pytest.mark.parametrize("kind", ["characters", "words", "wordpiece", "unigram"])
+def test_text_that_spells_unknown_is_known(kind):
+  texts = ["the <unk> of <bos>"] * 9
+  tokenizer = tokenizers.train(kind, texts, {"wordpiece": 60, "unigram": 40}.get(kind, 0))
+  assert not tokenizer.special.intersection(tokenizer.encode(texts[0]))
+
+
 def test_what_is_unknown_is_counted():
   for kind in ("characters", "words", "wordpiece", "unigram"):
     tokenizer = TRAINED[kind]

@@ -43,17 +43,6 @@ def join(coordinator: str, count: int, index: int, *, patience: int = 300):
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 
-def leave():
-  """The end of a run: waits for the others, so that none loses its coordinator too soon."""
-  if count() > 1:
-    jax.distributed.shutdown()
-
-
-def count() -> int:
-  """How many processes the run has."""
-  return jax.process_count() if jax.distributed.is_initialized() else 1
-
-
 def first() -> bool:
   """Whether this process is the one that writes."""
   # Asked only where there are several: else JAX would look for devices, which takes its time.

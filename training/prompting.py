@@ -304,7 +304,7 @@ def _generated(reading: _Reading, ids, options: Options, stop: tuple[int, ...]) 
   chunk = min(_CHUNK, options.steps) if streamed else options.steps
   given = reading.batch(ids)
   settings = dict(steps=chunk, sampling=options.sampling, stop=stop)
-  chunks: list[Generated] = []
+  chunks: list[tuple[np.ndarray, np.ndarray]] = []  # tokens and their log probabilities
 
   def generating() -> Iterator[np.ndarray]:
     rounds = -(-options.steps // chunk)
@@ -316,8 +316,9 @@ def _generated(reading: _Reading, ids, options: Options, stop: tuple[int, ...]) 
     for number in range(rounds):
       if number:
         state = run(state, method=_continued)
-      chunks.append(state)
-      yield np.asarray(state.tokens)[:, : options.steps - number * chunk]
+      left = options.steps - number * chunk
+      chunks.append(tuple(np.asarray(x)[:, :left] for x in (state.tokens, state.log_probabilities)))
+      yield chunks[-1][0]
       if np.asarray(state.stopped).all():
         return
 
@@ -330,10 +331,7 @@ def _generated(reading: _Reading, ids, options: Options, stop: tuple[int, ...]) 
   else:
     for _ in generating():
       pass
-  tokens, log_ps = (
-    np.concatenate([np.asarray(getattr(c, name)) for c in chunks], 1)[:, : options.steps]
-    for name in ("tokens", "log_probabilities")
-  )
+  tokens, log_ps = (np.concatenate(parts, 1) for parts in zip(*chunks, strict=True))
   stopped = [bool(row[row >= 0][-1] in stop) for row in tokens]
   found = [
     ([int(t) for t in row if t >= 0], float(log_p.sum()), end)

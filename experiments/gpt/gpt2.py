@@ -33,7 +33,7 @@ CLAIMS = [
     metric="perplexity",
     split="test",
     relation="",
-    published={"WikiText-2, 124M": 29.41, "medium": 22.76, "large": 19.93, "xl": 18.34},
+    published="WikiText-2: 29.41, medium 22.76, large 19.93, xl 18.34",
     seeds=3,
     cost="small: 3 runs of 40 s on two CPU cores",
   ),

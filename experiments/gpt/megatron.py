@@ -22,7 +22,7 @@ CLAIMS = [
     metric="perplexity",
     split="test",
     relation="",
-    published={"WikiText-103, 355M": 19.31, "2.5B": 12.76, "8.3B": 10.81, "Turing-NLG": 10.21},
+    published="WikiText-103: 355M 19.31, 2.5B 12.76, 8.3B 10.81, Turing-NLG 10.21",
     seeds=3,
     cost="small: 3 runs of 40 s on two CPU cores",
   ),

@@ -12,13 +12,13 @@ from ml_collections import ConfigDict
 
 CLAIMS = [
   dict(
-    name="tells_hidden_tokens",
-    statement="tells twice as many hidden tokens of held-out text as one who always says the"
-    " commonest",
-    paper="Devlin et al. 2019, section 3.1; the bar is ours",
+    name="hidden_tokens",
+    statement="share of the hidden tokens of held-out text that are told right, beside the share of"
+    " the commonest token (commonest_accuracy); measured, not judged",
+    paper="Devlin et al. 2019, section 3.1",
     metric="accuracy",
     split="test",
-    relation="accuracy > 2 * commonest_accuracy",
+    relation="",
     seeds=3,
     cost="small: 3 runs of 60 s on two CPU cores",
   ),

@@ -29,7 +29,7 @@ CLAIMS = [
     metric="nll",
     split="test",
     relation="",
-    settings={"model.norm_place": "post", "optimizer.warmup_steps": 150},
+    settings=[{"model.norm_place": "post", "optimizer.warmup_steps": 150}],
     seeds=3,
     cost="3 runs of 60 s on two CPU cores",
   ),
