@@ -105,7 +105,7 @@ class Site(NamedTuple):
   def tree(self, **changes):
     tree = tree_of(self.experiment)
     if self.block is not None:
-      tree[self.where] = dict(self.block)
+      put(tree, self.where, dict(self.block))
     for name, value in changes.items():
       put(tree, f"{self.where}.{name}" if self.where else name, value)
     return tree
@@ -134,6 +134,14 @@ def _dataset(cls):
   return options[0] if options else "mnist"
 
 
+def _models_of_rivals(experiment):
+  """Whole `model` blocks that a claim puts in the place of the experiment's own."""
+  for claim in config.experiment(experiment).CLAIMS:
+    for changes in claim.get("rivals", ()):
+      if isinstance(changes, dict) and "name" in changes.get("model", {}):
+        yield changes["model"]
+
+
 def sites():
   found = {
     build.Run: Site(build.Run, VAE, "", None),
@@ -142,6 +150,9 @@ def sites():
   for experiment in EXPERIMENTS:
     tree = tree_of(experiment)
     blocks = {key: tree[key] for key in ("model", "task", "data") if key in tree}
+    for rival in _models_of_rivals(experiment):
+      cls = getattr(importlib.import_module(f"models.{rival['name']}"), "Model")
+      found.setdefault(cls, Site(cls, experiment, "model", rival))
     for i, stage in enumerate(tree.get("stages", ())):
       blocks |= {
         f"stages.{i}.{key}": stage[key] for key in ("model", "task", "data") if key in stage
@@ -459,6 +470,8 @@ def test_values_of_another_type_are_refused(site):
 def required(site):
   """Values for the fields without defaults."""
   given = {"data_shape": (8, 8, 1), "classes": 10, "dataset": _dataset(site.cls)}
+  for side in ("", "source_", "target_"):
+    given |= {f"{side}vocabulary": 20, f"{side}length": 8}
   return {
     name: given[name]
     for name, field in config.fields(site.cls).items()
@@ -597,7 +610,12 @@ def test_meshes_that_fit(mesh):
   put(tree, "training.mesh", mesh)
   put(tree, "data.batch_size", 64)
   # Resolved means resolved: two ways to say the same devices are the same config.
-  assert build.build(tree).config["training"]["mesh"] == {"data": -1, "fsdp": 1, **mesh}
+  assert build.build(tree).config["training"]["mesh"] == {
+    "data": -1,
+    "fsdp": 1,
+    "model": 1,
+    **mesh,
+  }
 
 
 def test_pmap_has_no_fsdp():
@@ -773,7 +791,7 @@ def cli(capsys):
         (VAE, ["--config.training.steps"], []),
         (VAE, ["--config.model.hidden", "none"], ["config.model.hidden='none'"]),
         (VAE, ["--config.data.batch_size=10"], ["config.data.batch_size=10", "multiple of 4"]),
-        (VAE, ["--config.training.mesh.data=64"], ["config.training.mesh"]),
+        (VAE, ["--config.training.mesh.data=65"], ["65"]),
         (VAE, ["--config.model.hidden.x=1"], ["config.model.hidden"]),
         (RESNET, ["--config.model.residual=1"], ["config.model.residual=1", "bool"]),
     ],
