@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data import source, text, tokenizers
+from data import bible, source, text, tokenizers
 from data.tokenizers import Tokenizer
 
 _SPLITS = ("train", "validation", "test")
@@ -130,14 +130,14 @@ class Source(source.Source):
 
   @functools.cached_property
   def _rows(self) -> dict[str, dict[str, np.ndarray]]:
-    chapters = text.kjv()
+    chapters = bible.chapters()
     parts = text.held_out(tuple(range(len(chapters))), _HELD_OUT, _HELD_OUT)
     most = {name: self.test_examples for name in _SPLITS} | {"train": self.train_examples}
     found = {}
     for name in _SPLITS:
       spoken, new = [], []
       for chapter in parts[name]:
-        verses = chapters[chapter].splitlines()
+        verses = chapters[chapter].verses
         own = dialogues(verses, exchanges=self.exchanges, words=self.prompt_words)
         spoken += own
         new += [chapter >= _OLD] * len(own)

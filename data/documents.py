@@ -18,23 +18,18 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import pathlib
 import re
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data import source
+from data import bible, source
 
-_CHAPTERS, _BOOKS, _TRAIN = 1189, 66, 832
-_VERSE = re.compile(r"(\d?[A-Za-z]+)(\d+):(\d+) (.*)")
+_BOOKS, _TRAIN = 66, 832
 _WORD = re.compile(r"[a-z]+")
-_COMMAND = ("bible", "-f", "gen1:1-rev22:21")
 _MOST = 0.5  # of the documents, that a word of the vocabulary may be in
 
 
@@ -135,40 +130,13 @@ def counts(documents: Sequence[Sequence[str]], chosen: Mapping[str, int]) -> np.
   return found
 
 
-def chapters(text: str, *, file: str) -> list[tuple[str, list[str]]]:
-  """The book and the words of every chapter, from lines such as "Ge1:1 In the beginning".
-
-  Raises:
-    ValueError: a line is no verse; it names `file`.
-  """
-  found: dict[tuple[str, str], list[str]] = {}
-  for number, line in enumerate(text.splitlines(), 1):
-    verse = _VERSE.fullmatch(line.strip())
-    if verse is None:
-      raise ValueError(f"{file}:{number}: not a verse such as 'Ge1:1 In the': {line[:60]!r}")
-    book, chapter, _, words = verse.groups()
-    found.setdefault((book, chapter), []).extend(_WORD.findall(words.lower()))
-  return [(book, words) for (book, _), words in found.items()]
+def words(verses: Iterable[str]) -> list[str]:
+  """The words of a chapter: runs of letters, in lower case."""
+  return [word for verse in verses for word in _WORD.findall(verse.lower())]
 
 
 @functools.cache
 def _load() -> tuple[list[tuple[str, list[str]]], tuple[str, ...]]:
-  """All chapters in the order of the text, and the books."""
-  program = shutil.which(_COMMAND[0])
-  if program is None:
-    raise FileNotFoundError(
-      "the King James Bible is packaged by Debian: `apt-get install bible-kjv bible-kjv-text`"
-    )
-  done = subprocess.run(
-    [program, *_COMMAND[1:]], capture_output=True, encoding="utf-8", check=False
-  )
-  if done.returncode:
-    raise ValueError(f"{program}: failed with status {done.returncode}: {done.stderr[:200]}")
-  documents = chapters(done.stdout, file=pathlib.Path(program).name)
-  names = tuple(dict.fromkeys(book for book, _ in documents))
-  if len(documents) != _CHAPTERS or len(names) != _BOOKS:
-    raise ValueError(
-      f"{program}: found {len(documents)} chapters of {len(names)} books, "
-      f"expected {_CHAPTERS} of {_BOOKS}"
-    )
-  return documents, names
+  """The book and the words of every chapter in the order of the text, and the books."""
+  documents = [(chapter.book, words(chapter.verses)) for chapter in bible.chapters()]
+  return documents, tuple(dict.fromkeys(book for book, _ in documents))

@@ -17,23 +17,18 @@ import hashlib
 import itertools
 import pathlib
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import jax
 import numpy as np
 
-from data import packing, source, tfds, tokenizers
+from data import bible, packing, source, tfds, tokenizers
 from data.packing import Document, Overlong, Rows
 from data.tokenizers import Encoded, Tokenizer
 
 _PARTS = ("train", "validation", "test")
 _STRETCHES = 10
-_VERSE = re.compile(r"(\d?[A-Za-z]+\d+):\d+ (.*)")
-_KJV = ("bible", "-f", "gen1:1-rev22:21")
-_CHAPTERS, _VERSES = 1189, 31102
 _TOKENIZER = "tokenizer.json"  # as a run keeps it
 
 Documents = tuple[str, ...]
@@ -159,7 +154,7 @@ class Source(source.Source):
   @functools.cached_property
   def _parts(self) -> dict[str, Documents]:
     if self.dataset == "kjv":
-      documents = kjv()
+      documents = tuple(chapter.text for chapter in bible.chapters())
     elif self.dataset == "files":
       documents = read_files(self.path, self.documents)
     else:
@@ -262,42 +257,6 @@ def held_out(documents: Documents, validation: float, test: float) -> dict[str, 
     parts["validation"] += documents[validated:tested]
     parts["test"] += documents[tested:stop]
   return {name: tuple(part) for name, part in parts.items()}
-
-
-def chapters(text: str, *, file: str) -> Documents:
-  """The chapters of lines such as "Ge1:1 In the beginning", their verses a line each.
-
-  Raises:
-    ValueError: a line is no verse; it names `file`.
-  """
-  found: dict[str, list[str]] = {}
-  for number, line in enumerate(text.splitlines(), 1):
-    verse = _VERSE.fullmatch(line.strip())
-    if verse is None:
-      raise ValueError(f"{file}:{number}: not a verse such as 'Ge1:1 In the': {line[:60]!r}")
-    found.setdefault(verse[1], []).append(verse[2])
-  return tuple("".join(f"{verse}\n" for verse in verses) for verses in found.values())
-
-
-@functools.cache
-def kjv() -> Documents:
-  """The 1,189 chapters of the King James Bible."""
-  program = shutil.which(_KJV[0])
-  if program is None:
-    raise FileNotFoundError(
-      "the King James Bible is packaged by Debian: `apt-get install bible-kjv bible-kjv-text`"
-    )
-  done = subprocess.run([program, *_KJV[1:]], capture_output=True, encoding="utf-8", check=False)
-  if done.returncode:
-    raise ValueError(f"{program}: failed with status {done.returncode}: {done.stderr[:200]}")
-  found = chapters(done.stdout, file=pathlib.Path(program).name)
-  verses = sum(chapter.count("\n") for chapter in found)
-  if (len(found), verses) != (_CHAPTERS, _VERSES):
-    raise ValueError(
-      f"{program}: found {verses} verses of {len(found)} chapters, "
-      f"expected {_VERSES} of {_CHAPTERS}"
-    )
-  return found
 
 
 def read_files(path: str, unit: Literal["file", "paragraph", "line"]) -> Documents:

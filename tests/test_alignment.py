@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from data import conversations, text
+from data import bible, conversations, text
 from data.conversations import Exchange
 from models.transformer import aligned, gpt, rlhf
 from tasks import dpo, ppo, replies, reward_model
@@ -413,7 +413,7 @@ def test_a_preference_is_the_log_odds_of_naive_bayes():
 @functools.cache
 def source(exchanges=1):
   try:
-    text.kjv()
+    bible.chapters()
   except FileNotFoundError as missing:
     pytest.skip(str(missing))
   return conversations.Source(
@@ -436,7 +436,7 @@ def test_conversations_score_what_the_assistant_says(exchanges):
     name: spec.shape for name, spec in data.spec().items()
   }
   tokenizer = data.tokenizers()["tokens"]
-  book = " ".join(chapter.replace("\n", " ") for chapter in text.kjv())
+  book = " ".join(verse for chapter in bible.chapters() for verse in chapter.verses)
   for tokens, scored, prompt in zip(rows["tokens"], rows["scored"], rows["prompt"], strict=True):
     kept = tokens[tokens >= 0]
     given = prompt[prompt >= 0]

@@ -151,7 +151,7 @@ def sites():
     tree = tree_of(experiment)
     blocks = {key: tree[key] for key in ("model", "task", "data") if key in tree}
     for rival in _models_of_rivals(experiment):
-      cls = getattr(importlib.import_module(f"models.{rival['name']}"), "Model")
+      cls = importlib.import_module(f"models.{rival['name']}").Model
       found.setdefault(cls, Site(cls, experiment, "model", rival))
     for i, stage in enumerate(tree.get("stages", ())):
       blocks |= {

@@ -803,17 +803,21 @@ def test_bfloat16_is_of_activations_only(experiment):
   for half, whole in zip(halves, wholes, strict=True):
     assert half.model.dtype == jnp.bfloat16
     params, mutable = started(half)
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, mutable))} == {jnp.dtype("float32")}
+    assert _kinds_of_floats(params, mutable) == {jnp.dtype("float32")}
     batch = seen(half, 16)
     for phase, exact in zip(half.program.phases, whole.program.phases, strict=True):
       grads, loss, after, metrics = gradients(phase, params, mutable, batch)
-      found = {leaf.dtype for leaf in jax.tree.leaves((grads, loss, after, metrics))}
-      assert found == {jnp.dtype("float32")}
-      expected, _ = jax.jit(exact.loss)(params, mutable, batch, jax.random.key(0))
-      expected = float(expected.total / expected.count)
-      assert abs(float(loss) / expected - 1) < 0.02, f"{half.name} {phase.name}"
+      assert _kinds_of_floats(grads, loss, after, metrics) == {jnp.dtype("float32")}
+      expected_grads, expected, *_ = gradients(exact, params, mutable, batch)
+      assert abs(float(loss) / float(expected) - 1) < 0.02, f"{half.name} {phase.name}"
       # Otherwise nothing here was computed in bfloat16.
-      assert float(loss) != expected
+      pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True)
+      assert any(np.any(a != b) for a, b in pairs)
+
+
+def _kinds_of_floats(*trees):
+  """Of arrays; counters may be integers."""
+  return {x.dtype for x in jax.tree.leaves(trees) if jnp.issubdtype(x.dtype, jnp.floating)}
 
 
 @pytest.mark.parametrize(

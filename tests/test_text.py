@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import packing, pairs, parallel, source, strings, sword, text, tokenizers
+from data import bible, packing, pairs, parallel, source, strings, sword, text, tokenizers
 
 PARTS = ("train", "validation", "test")
 REFUSED = r"dataset=|stride=|tokenizer=|validation and test"
@@ -270,19 +270,13 @@ def test_settings_that_cannot_be_are_refused(fields):
 
 def test_the_bible_is_whole():
   try:
-    documents = text.kjv()
+    documents = [chapter.text for chapter in bible.chapters()]
   except FileNotFoundError as error:
     pytest.skip(str(error))
   assert (len(documents), sum(map(len, documents))) == (1189, 4_137_849)
   assert documents[0].startswith("In the beginning God created the heaven and the earth.\nAnd")
   assert documents[-1].endswith("Amen.\n")
   assert not any(":1 " in document for document in documents)
-
-
-def test_lines_that_are_no_verse_are_named():
-  assert text.chapters("Ge1:1 In\nGe1:2 And\n1Co2:1 I\n", file="x") == ("In\nAnd\n", "I\n")
-  with pytest.raises(ValueError, match=r"x:2: not a verse"):
-    text.chapters("Ge1:1 In\nnonsense\n", file="x")
 
 
 @needs_tfds

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_models import close, created, gradients, shapes, size, torch_gradients
 
-from data import demand, digits, documents, images, series, source
+from data import bible, demand, digits, documents, images, series, source
 from evaluation import forecast, pca, ranking, retrieval
 from models.autoencoder import deep, lenet
 from tasks import anomaly, reconstruction
@@ -35,7 +35,7 @@ needs_bible = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def _fresh():
   """No test sees what another has loaded."""
-  loaders = (series._load, demand._load, documents._load)
+  loaders = (series._load, demand._load, documents._load, bible.chapters)
   for load in loaders:
     load.cache_clear()
   yield
@@ -493,12 +493,13 @@ Ge2:1 Thus the heavens were finished.
 
 
 def test_chapters_of_verses():
-  found = documents.chapters(VERSES, file="bible")
-  assert [book for book, _ in found] == ["Ge", "Ge", "1Sm"]
-  assert found[0][1][-4:] == ["earth", "was", "without", "form"]
-  assert found[2][1] == ["now", "there", "was", "a", "certain", "man"]
+  found = bible.parse(VERSES, file="bible")
+  assert [chapter.book for chapter in found] == ["Ge", "Ge", "1Sm"]
+  assert documents.words(found[0].verses)[-4:] == ["earth", "was", "without", "form"]
+  assert documents.words(found[2].verses) == ["now", "there", "was", "a", "certain", "man"]
+  assert found[2].text == "Now there was a certain man.\n"
   with pytest.raises(ValueError, match="bible:2: not a verse"):
-    documents.chapters("Ge1:1 In the\nnonsense", file="bible")
+    bible.parse("Ge1:1 In the\nnonsense", file="bible")
 
 
 def test_vocabulary_is_the_commonest_without_what_is_everywhere():
@@ -511,32 +512,34 @@ def test_vocabulary_is_the_commonest_without_what_is_everywhere():
 
 
 @pytest.fixture
-def bible(tmp_path, monkeypatch):
-  """A program `bible` in the place of Debian's, that prints a text."""
+def install(tmp_path, monkeypatch):
+  """Puts a program `bible` that prints a text in the place of Debian's."""
 
-  def install(text, status=0):
+  def write(text, status=0):
     (tmp_path / "text").write_text(text)
     program = tmp_path / "bible"
     program.write_text(f"#!/bin/sh\n/bin/cat '{tmp_path / 'text'}'\nexit {status}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
 
-  return install
+  return write
 
 
 def whole_bible():
-  """1,189 chapters of 66 books, in each chapter the book's word, the chapter's and a common one."""
+  """31,102 verses; in each of 1,189 chapters the word of its book of 66, its own and a common one."""
   names = [f"{i // 26 or ''}{chr(65 + i % 26)}" for i in range(66)]
   word = lambda n: "w" + "".join(chr(97 + int(d)) for d in str(n))  # noqa: E731
   lines = []
   for i in range(1189):
     book = i * 66 // 1189
-    lines.append(f"{names[book]}{i + 1}:1 Common {'book' + word(book)} {word(i)} {word(i)}")
+    chapter = f"{names[book]}{i + 1}"
+    lines.append(f"{chapter}:1 Common {'book' + word(book)} {word(i)} {word(i)}")
+    lines += [f"{chapter}:{verse} Common" for verse in range(2, 27 + (i < 188))]
   return "\n".join(lines)
 
 
-def test_documents_of_a_hand_made_bible(bible):
-  bible(whole_bible())
+def test_documents_of_a_hand_made_bible(install):
+  install(whole_bible())
   found = documents.Source(dataset="kjv", words=100, validation=32)
   parts = {name: found.split(name).arrays for name in ("train", "validation", "test")}
   assert [len(x["label"]) for x in parts.values()] == [800, 32, 357]
@@ -551,10 +554,14 @@ def test_documents_of_a_hand_made_bible(bible):
 
 @pytest.mark.parametrize(
   ("text", "status", "message"),
-  [(VERSES, 0, "found 3 chapters of 2 books"), ("", 3, "status 3"), ("oops", 0, "not a verse")],
+  [
+    (VERSES, 0, "found 4 verses of 3 chapters of 2 books"),
+    ("", 3, "status 3"),
+    ("oops", 0, "not a verse"),
+  ],
 )
-def test_an_unsound_bible_is_refused_by_name(bible, text, status, message):
-  bible(text, status)
+def test_an_unsound_bible_is_refused_by_name(install, text, status, message):
+  install(text, status)
   with pytest.raises(ValueError, match=message) as error:
     documents.Source(dataset="kjv").split("train")
   assert "bible" in str(error.value)
