@@ -23,15 +23,18 @@ CLAIMS = [
     cost="6 runs of 60 s on two CPU cores",
   ),
   dict(
-    name="post_norm_with_warmup",
-    statement="how the same network with norms after the sub-layers fares with a warm-up",
-    paper="Xiong et al. 2020, Figure 2",
+    name="warmup_mends_it",
+    statement="a warm-up of 200 steps lets the same network with norms after the sub-layers reach"
+    " less than half the loss that it reaches without",
+    paper="Xiong et al. 2020, figure 2",
     metric="nll",
     split="test",
-    relation="",
-    settings=[{"model.norm_place": "post", "optimizer.warmup_steps": 150}],
+    relation="nll < 0.5 * rival.nll",
+    settings=[{"model.norm_place": "post", "optimizer.warmup_steps": 200}],
+    rivals=[{"model.norm_place": "post"}],
     seeds=3,
-    cost="3 runs of 60 s on two CPU cores",
+    variants=("small",),
+    cost="6 runs of 60 s on two CPU cores, three of which are the first claim's",
   ),
 ]
 
@@ -62,7 +65,7 @@ def get_config(variant="paper"):
         train_examples=64 if smoke else 20_000,
         test_examples=8 if smoke else 1000,
       ),
-      optimizer=dict(name="adam", b2=0.98, learning_rate=1e-3, warmup_steps=0),
+      optimizer=dict(name="adam", b2=0.98, learning_rate=2e-3, warmup_steps=0),
       training=dict(
         steps={"paper": 20_000, "small": 600, "smoke": 4}[variant],
         log_every=1 if smoke else 50,
