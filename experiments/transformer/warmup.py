@@ -65,7 +65,9 @@ def get_config(variant="paper"):
         train_examples=64 if smoke else 20_000,
         test_examples=8 if smoke else 1000,
       ),
-      optimizer=dict(name="adam", b2=0.98, learning_rate=2e-3, warmup_steps=0),
+      optimizer=dict(
+        name="adam", b2=0.98, learning_rate=1e-3 if variant == "paper" else 2e-3, warmup_steps=0
+      ),
       training=dict(
         steps={"paper": 20_000, "small": 600, "smoke": 4}[variant],
         log_every=1 if smoke else 50,
