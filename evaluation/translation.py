@@ -16,10 +16,16 @@ def _metrics():
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-  """Corpus BLEU and chrF in percent, one reference each."""
+  """Corpus BLEU and chrF in percent, one reference each.
+
+  BLEU counts runs of up to four words: where no reference has four, there is none.
+  """
+  metrics = dict(_metrics())
+  if all(len(reference.split()) < 4 for reference in references):
+    del metrics["bleu"]
   return {
     name: float(metric.corpus_score(list(hypotheses), [list(references)]).score)
-    for name, metric in _metrics().items()
+    for name, metric in metrics.items()
   }
 
 
