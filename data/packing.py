@@ -24,6 +24,7 @@ class Document(NamedTuple):
     return Document(*(array[start:stop] for array in self))
 
 
+_FILL = Document(tokens=-1, characters=0, bytes=0)  # where a row is padded
 Rows = dict[str, np.ndarray]
 
 
@@ -44,7 +45,13 @@ def windows(stream: Document, length: int, stride: int = 0) -> Rows:
   targets = len(stream.tokens) - 1
   count = 1 + max(0, -(-(targets - length) // stride)) if targets > 0 else 0
   starts = np.arange(count) * stride
-  rows = _rows([stream.part(start, start + length + 1) for start in starts], length)
+  place = starts[:, None] + np.arange(length + 1)
+  there = place < len(stream.tokens)
+  place = np.where(there, place, 0)
+  rows = {
+    name: np.where(there, array[place], fill).astype(np.int32)
+    for (name, array), fill in zip(stream._asdict().items(), _FILL, strict=True)
+  }
   rows["context"] = np.where(starts > 0, length - stride, 0).astype(np.int32)
   scored = np.arange(length) >= rows["context"][:, None]
   return _measured(rows, scored)
@@ -117,8 +124,10 @@ def fitted(
 
 def _rows(documents: Sequence[Document], length: int) -> Rows:
   """A document a row, in arrays [rows, T+1]."""
-  fill = {"tokens": -1, "characters": 0, "bytes": 0}
-  rows = {k: np.full((len(documents), length + 1), v, np.int32) for k, v in fill.items()}
+  rows = {
+    name: np.full((len(documents), length + 1), fill, np.int32)
+    for name, fill in zip(Document._fields, _FILL, strict=True)
+  }
   for row, document in enumerate(documents):
     for name, array in document._asdict().items():
       rows[name][row, : len(array)] = array
