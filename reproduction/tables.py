@@ -86,7 +86,7 @@ def table(listed: Sequence[Entry], found: Records, *, detailed: bool) -> str:
     listed: the experiments, from `training.catalogue.entries`.
     found: the records, from `records.all_records`.
     detailed: every variant, setting and rival with its provenance, for docs/results.md; otherwise
-      one row a claim that was run, for the README.
+      one row a claim that was run and judged, for the README.
   """
   rows = list(_rows(listed, found))
   return _pages(listed, rows) if detailed else _overview(rows)
@@ -100,13 +100,19 @@ def _overview(rows: Sequence[_Row]) -> str:
     "| experiment | claim | ours, mean ± half of the 95 % interval | the paper | |",
     "|---|---|---|---|---|",
   ]
-  for row in rows:
-    if row.record is not None:
+  run = [row for row in rows if row.record is not None]
+  for row in run:
+    if row.claim.relation:
       says = (row.claim.statement or row.claim.name, _ours(row), _theirs(row.claim), row.shown)
       lines.append(_line(f"`{row.name}` {row.variant}", *says))
-  missing = dict.fromkeys(f"`{row.name}` {row.variant}" for row in rows if row.record is None)
-  if missing:
-    lines += ["", f"Not run: {', '.join(missing)}."]
+  measured = sum(not row.claim.relation for row in run)
+  lines += ["", f"Measured and not judged, in [docs/results.md](docs/results.md): {measured}."]
+  for variant in _VARIANTS:
+    missing = dict.fromkeys(row.name for row in rows if not row.record and row.variant == variant)
+    all_of_them = len(missing) == len({row.name for row in rows})
+    names = "all experiments" if all_of_them else ", ".join(f"`{name}`" for name in missing)
+    if missing:
+      lines.append(f"Not run: the `{variant}` variant of {names}.")
   return "\n".join(lines)
 
 
