@@ -24,8 +24,8 @@ _GPT2 = dict(
 CLAIMS = [
   dict(
     name="beside_gpt2",
-    statement="bits a character of held-out text are fewer than with GPT-2's block, at equal steps"
-    " and no more parameters",
+    statement="bits a character of held-out text, beside those of GPT-2's block, at equal steps"
+    " and no more parameters; measured, not judged",
     paper="Touvron et al. 2023, section 2.2, which compares nothing",
     metric="bits_per_character",
     split="test",
