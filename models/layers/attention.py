@@ -24,7 +24,7 @@ from models.layers.projection import Projection, together
 from models.layers.sequence import positions_of
 
 Implementation = Literal["auto", "naive", "fused", "blocked"]
-_LONG = 1024  # keys from which blocks pay: benchmarks/long_attention.py
+_LONG = 256  # keys from which blocks pay: benchmarks/long_attention.py
 
 
 class Places(NamedTuple):
@@ -82,8 +82,19 @@ def attend(
   scale: float,
   bias_BNTS: jax.Array | None = None,
   drop: Callable[[jax.Array], jax.Array] = lambda weights: weights,
+  lonely: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
   """softmax(QK^T scale + bias) V (Vaswani et al. 2017, equation 1), every weight laid out.
+
+  Args:
+    q_BTNH: queries.
+    k_BKSH: keys.
+    v_BKSH: values.
+    seen_BTS: which keys a query sees.
+    scale: of the dot products.
+    bias_BNTS: added to the scaled dot products.
+    drop: what the weights go through before they are used.
+    lonely: whether there may be queries that see nothing.
 
   Returns:
     (values [B, T, N, H], weights [B, N, T, S] float32, before `drop`). A query that sees nothing
@@ -100,7 +111,8 @@ def attend(
     scores += bias_BNTS
   seen = seen_BTS[:, None]
   weights = jax.nn.softmax(jnp.where(seen, scores, -1e30), axis=-1)
-  weights = jnp.where(seen.any(-1, keepdims=True), weights, 0.0)
+  if lonely:
+    weights = jnp.where(seen.any(-1, keepdims=True), weights, 0.0)
   used = drop(weights).astype(v_BKSH.dtype).reshape(B, K, N // K * T, S)
   mixed = jnp.einsum("bkts,bksh->bkth", used, v_BKSH)
   return mixed.reshape(B, N, T, H).transpose(0, 2, 1, 3), weights
@@ -303,6 +315,7 @@ class Attention(nn.Module):
         scale=scale,
         bias_BNTS=bias_BNTS,
         drop=functools.partial(self.drop, train=train),
+        lonely=not (causal and queries.plain and keys.plain),
       )
       self.sow("intermediates", "attention", weights_BNTS)
     elif kind == "blocked":

@@ -65,5 +65,8 @@ def together(
 
 def project(x_BTD: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
   """[B, T, *shape] of a kernel [D, *shape]."""
-  y = jnp.tensordot(x_BTD.astype(kernel.dtype), kernel, axes=1)
-  return y if bias is None else y + bias
+  # As one matrix of tokens: XLA's CPU backend multiplies and differentiates those faster.
+  rows = x_BTD.astype(kernel.dtype).reshape(-1, x_BTD.shape[-1])
+  y = rows @ kernel.reshape(len(kernel), -1)
+  y = y if bias is None else y + bias.reshape(-1)
+  return y.reshape(*x_BTD.shape[:-1], *kernel.shape[1:])

@@ -18,6 +18,7 @@ from models.layers.projection import Projection, project, together
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 Norm = Literal["layer", "rms"]
+_FEW = 12  # layers
 ACTIVATIONS = {
   "relu": jax.nn.relu,
   "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -214,13 +215,14 @@ class Stack(nn.Module):
     block: makes a block.
     layers: L.
     remat: whether the backward pass recomputes a block's activations.
-    unroll: how many blocks the compiled loop holds.
+    unroll: how many blocks the compiled loop holds; 0 is all of a dozen or fewer on CPUs, where
+      XLA runs loops slowly (benchmarks/gpt_step.py), and one elsewhere.
   """
 
   block: Callable[..., nn.Module]
   layers: Annotated[int, "[1, inf)"]
   remat: bool = False
-  unroll: Annotated[int, "[1, inf)"] = 1
+  unroll: Annotated[int, "[0, inf)"] = 0
 
   @nn.compact
   def __call__(
@@ -280,10 +282,15 @@ class Stack(nn.Module):
         return (x, cache), seen
 
       parts = (tree, jnp.arange(self.layers), per_layer)
-      (x, cache), seen = jax.lax.scan(body, (x, cache), parts, unroll=self.unroll)
+      (x, cache), seen = jax.lax.scan(body, (x, cache), parts, unroll=self._unrolled())
     for name, value in (seen["intermediates"] if seen else {}).items():
       self.put_variable("intermediates", name, value)
     return x if cache is None else (x, cache)
+
+  def _unrolled(self) -> int:
+    if self.unroll:
+      return self.unroll
+    return self.layers if jax.default_backend() == "cpu" and self.layers <= _FEW else 1
 
   def _create(self, block, x, own, shared):
     def one(key):

@@ -57,7 +57,7 @@ class Model(nn.Module):
     rotary_base: of the angles.
     init_std: of initial weights.
     attention: how it is computed; see models/layers/attention.py.
-    unroll: blocks in the compiled loop over layers.
+    unroll: blocks in the compiled loop over layers; 0 lets the device decide.
     dtype: of activations.
     remat: recompute each block's activations in the backward pass.
   """
@@ -74,7 +74,7 @@ class Model(nn.Module):
   rotary_base: Annotated[float, "(0, inf)"] = 10_000.0
   init_std: Annotated[float, "(0, inf)"] = 0.02
   attention: Implementation = "auto"
-  unroll: Annotated[int, "[1, inf)"] = 1
+  unroll: Annotated[int, "[0, inf)"] = 0
   dtype: Any = jnp.float32
   remat: bool = False
 
