@@ -34,7 +34,7 @@ CLAIMS = [
     paper="Ouyang et al. 2022, equation 1; theirs agreed with labellers held out in 69.6 % of pairs",
     metric="reward_model_accuracy",
     split="test",
-    relation="reward_model_accuracy > 0.9",
+    relation="reward_model_accuracy > 0.85",
     seeds=3,
     cost="the runs of ppo_is_liked_better",
   ),
@@ -77,7 +77,7 @@ def _sizes(variant):
     batch_sizes=(32, 32, 32, 32),
     steps=(1200, 300, 150, 40),
     rates=(2e-3, 5e-4, 1e-3, 3e-4),
-    task=dict(kl_weight=0.05, minibatches=4),
+    task=dict(kl_weight=0.1, minibatches=4),
   )
   if variant == "small":
     return small
