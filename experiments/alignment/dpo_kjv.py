@@ -35,8 +35,8 @@ CLAIMS = [
     relation="",
     settings="sweep_beta",
     seeds=2,
-    variants=("small",),
-    cost="small: 4 runs of 3 min on two CPU cores",
+    variants=("paper",),
+    cost="4 runs on accelerators",
   ),
 ]
 

@@ -47,8 +47,8 @@ CLAIMS = [
     relation="",
     settings="sweep_kl",
     seeds=2,
-    variants=("small",),
-    cost="small: 4 runs of 4 min on two CPU cores",
+    variants=("paper",),
+    cost="4 runs on accelerators",
   ),
 ]
 
