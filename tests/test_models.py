@@ -779,6 +779,9 @@ IDLE = {
   ("autoencoder.stacked", "classify", "decoder"),  # fine-tuning goes through the encoders
   ("autoencoder.stacked_convolutional", "classify", "decoder"),
   ("autoencoder.stacked", "regress", "decoder"),
+  # v of the alignment starts from zero (appendix B.1), so what it weighs moves a step later.
+  ("recurrent.bahdanau", "sequence_to_sequence", "['query']"),
+  ("recurrent.bahdanau", "sequence_to_sequence", "['key']"),
 }
 
 
