@@ -43,7 +43,7 @@ class Model(nn.Module):
     dropout: of the embeddings and of what sub-layers add.
     attention_dropout: of attention weights.
     attention: how it is computed; see models/layers/attention.py.
-    unroll: blocks in the compiled loop over layers.
+    unroll: blocks in the compiled loop over layers; 0 lets the device decide.
     dtype: of activations.
     remat: recompute each block's activations in the backward pass.
   """
@@ -62,7 +62,7 @@ class Model(nn.Module):
   dropout: Annotated[float, "[0, 1)", "traced"] = 0.1
   attention_dropout: Annotated[float, "[0, 1)", "traced"] = 0.1
   attention: Implementation = "auto"
-  unroll: Annotated[int, "[1, inf)"] = 1
+  unroll: Annotated[int, "[0, inf)"] = 0
   dtype: Any = jnp.float32
   remat: bool = False
 
