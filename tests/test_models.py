@@ -890,6 +890,9 @@ def padded(batch, rows):
   return wider
 
 
+_ROUNDING = 5e-6  # a divergence is the difference of two log probabilities of whole replies
+
+
 @pytest.mark.parametrize(
   "experiment", [e for e in EXPERIMENTS if not e.startswith("experiments/convnet")]
 )
