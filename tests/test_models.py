@@ -909,7 +909,7 @@ def test_padding_changes_no_loss_metric_or_gradient(experiment):
       again = gradients(phase, params, mutable, padded(batch, 2))
       # The mean of whitened advantages is zero but for rounding.
       numbers = (loss, metrics)
-      close((again[1], again[3]), numbers, rtol=_ROUNDING, floor=1e-3 * largest(numbers))
+      close((again[1], again[3]), numbers, rtol=_ROUNDING, floor=1e-2 * largest(numbers))
       # A bias of keys shifts all of a query's logits alike: its gradient is zero but for rounding.
       close(again[0], grads, rtol=1e-5, floor=1e-3 * largest(grads))
 
