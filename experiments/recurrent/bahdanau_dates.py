@@ -62,7 +62,7 @@ def get_config(variant="paper"):
       if paper
       else dict(name="adam", learning_rate=3e-3, schedule="cosine", clip_norm=1.0),
       training=dict(
-        steps={"paper": 20_000, "small": 300, "smoke": 4}[variant],
+        steps={"paper": 20_000, "small": 600, "smoke": 4}[variant],
         log_every=1 if smoke else 50,
         eval_every=2 if smoke else 0,
         checkpoint_every=2 if smoke else 0,
