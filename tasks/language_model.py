@@ -143,17 +143,23 @@ def _stream(part: Examples) -> np.ndarray:
   return targets[kept]
 
 
+def _room(model, tokens: np.ndarray) -> int:
+  """How many tokens a model has positions for; a recurrent one is asked for a row's."""
+  return model.length if hasattr(model, "length") else tokens.shape[1] - 1
+
+
 def _continuations(call: Call, test: Examples) -> Table:
   tokens, tokenizer = test.arrays["tokens"], test.tokenizers["tokens"]
   rows = np.linspace(0, len(tokens) - 1, min(_PROMPTS, len(tokens))).astype(int)
-  given = min(_PROMPT, call.model.length // 2, tokens.shape[1] - 1)
+  room = _room(call.model, tokens)
+  given = min(_PROMPT, room // 2, tokens.shape[1] - 1)
   if given < 1:
     return Table(("", ""), (), "The model reads too few tokens to continue a text.")
   prompt = tokens[rows, :given]
   drawn = call(
     prompt,
     method=continued,
-    steps=min(_CONTINUED, call.model.length - given),
+    steps=min(_CONTINUED, room - given),
     sampling=Sampling(temperature=0.8, top_p=0.95),
   )
   texts = [(tokenizer.decode(a), tokenizer.decode(b)) for a, b in zip(prompt, drawn, strict=True)]
@@ -163,7 +169,8 @@ def _continuations(call: Call, test: Examples) -> Table:
 
 def _attention(call: Call, test: Examples) -> Alignments:
   tokenizer = test.tokenizers["tokens"]
-  ids = test.arrays["tokens"][:1, : min(_SHOWN, call.model.length)]
+  tokens = test.arrays["tokens"]
+  ids = tokens[:1, : min(_SHOWN, _room(call.model, tokens))]
   ids = ids[:, : int((ids >= 0).sum())]
   _, seen = call(ids, intermediates=True)
   maps = jax.tree.leaves(seen)

@@ -20,11 +20,11 @@ CLAIMS = [
   dict(
     name="ppo_is_liked_better",
     statement="on held-out prompts a reader likes replies better after PPO than before, by more than"
-    " half a standard deviation of what it gives for the book's own, within 15 nats a reply",
+    " half a standard deviation of what it gives for the book's own, within 20 nats a reply",
     paper="Ouyang et al. 2022, figure 1; the reader is a program of ours",
     metric="reward",
     split="test",
-    relation="reward > reward_sft + 0.5 and win_rate > 0.6 and kl < 15",
+    relation="reward > reward_sft + 0.5 and win_rate > 0.6 and kl < 20",
     seeds=3,
     cost="small: 3 runs of 4 min on two CPU cores",
   ),
