@@ -134,11 +134,12 @@ class Aligned(Objective):
       model, params, prompt, reply, method="before"
     )
     liked, liked_before = liking(reply, taste), liking(before[0], taste)
+    won = (liked > liked_before).astype(jnp.float32)
     return (
       {
         "reward": liked,
         "reward_sft": liked_before,
-        "win_rate": jnp.where(liked == liked_before, 0.5, liked > liked_before),
+        "win_rate": jnp.where(liked == liked_before, 0.5, won),
         "kl": log_ratio_BR.sum(1),  # its mean over replies of the policy is KL(policy, reference)
         "length": (reply >= 0).sum(1).astype(jnp.float32),
         "length_sft": (before[0] >= 0).sum(1).astype(jnp.float32),
