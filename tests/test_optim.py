@@ -153,6 +153,16 @@ def test_rmsprop_is_pytorchs(momentum, weight_decay):
 
 
 @needs_torch
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adadelta_is_pytorchs(weight_decay):
+  import torch
+
+  mine = ours(optim.Adadelta(learning_rate=0.7, rho=0.8, epsilon=1e-4, weight_decay=weight_decay))
+  make = lambda groups: torch.optim.Adadelta(groups, lr=0.7, rho=0.8, eps=1e-4)  # noqa: E731
+  same(mine, torchs(make, decayed=weight_decay))
+
+
+@needs_torch
 @pytest.mark.parametrize("clip", [0.5, 1e3])
 def test_clipping_is_pytorchs(clip):
   import torch
@@ -294,6 +304,6 @@ def test_the_rate_is_what_the_transformation_applies(name, schedule, warmup):
 
 def test_names_are_the_classes_in_lower_case():
   assert {name: cls.__name__.lower() for name, cls in optim.NAMES.items()} == {
-    name: name for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop")
+    name: name for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop", "adadelta")
   }
   assert all(dataclasses.is_dataclass(cls) for cls in optim.NAMES.values())
