@@ -103,20 +103,6 @@ def ours(directory: str, *, unroll: int = 0):
   return run
 
 
-def matmul(directory: str):
-  import jax
-
-  square = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
-  product = jax.jit(lambda a, b: a @ b)
-
-  def run(steps: int):
-    for _ in range(steps):
-      result = product(square, square)
-    result.block_until_ready()
-
-  return run
-
-
 # --------------------------------------------------------------------------------- PyTorch
 
 
@@ -193,7 +179,7 @@ SETUPS = {
   "ours, a loop": functools.partial(ours, unroll=1),
   TORCH[0]: with_torch,
   TORCH[1]: functools.partial(with_torch, compiled=True),
-  "matmul": matmul,
+  "matmul": lambda directory: interleave.matmul(MATMUL),
 }
 
 

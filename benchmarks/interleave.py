@@ -238,6 +238,21 @@ def serve(setup: Callable[[], Run]):
     print(_MARK + json.dumps(timed(run, int(line))), flush=True)
 
 
+def matmul(size: int) -> Run:
+  """A float32 product of square matrices, for the machine's rate."""
+  import jax
+
+  square = jax.random.normal(jax.random.key(0), (size, size))
+  product = jax.jit(lambda a, b: a @ b)
+
+  def run(steps: int):
+    for _ in range(steps):
+      result = product(square, square)
+    result.block_until_ready()
+
+  return run
+
+
 def thread_settings(threads: int) -> dict[str, str]:
   """The environment that gives each framework `threads` threads; XLA reads NPROC, others OMP's."""
   return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "NPROC": str(threads)}

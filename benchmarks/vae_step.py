@@ -250,20 +250,6 @@ def bare_scan(directory: str):
   return run
 
 
-def matmul(directory: str):
-  import jax
-
-  square = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
-  product = jax.jit(lambda a, b: a @ b)
-
-  def run(steps: int):
-    for _ in range(steps):
-      result = product(square, square)
-    result.block_until_ready()
-
-  return run
-
-
 # --------------------------------------------------------------------------------- PyTorch
 
 
@@ -328,7 +314,7 @@ SETUPS = {
   TORCH[0]: with_torch,
   TORCH[1]: functools.partial(with_torch, fused=True),
   TORCH[2]: functools.partial(with_torch, fused=True, compiled=True),
-  "matmul": matmul,
+  "matmul": lambda directory: interleave.matmul(MATMUL),
 }
 _MULTIPLE = {"ours": FUSED, "our loop": 1_000, "bare scan": FUSED, "matmul": 10}
 

@@ -16,7 +16,7 @@ from decoding.sampling import Sampling
 from evaluation import ngram
 from tasks.objective import Batch, Call, Examples, Mean, Objective, Phase, applied, on
 from tasks.tokens import Smoothing, advancing, measured, perplexity
-from tasks.views import Alignment, Alignments, Table, View
+from tasks.views import Alignments, Table, View, first_and_last
 
 _PROMPTS, _PROMPT, _CONTINUED = 6, 32, 64  # continuations shown, tokens given and drawn
 _SHOWN = 24  # tokens of an attention map
@@ -177,10 +177,5 @@ def _attention(call: Call, test: Examples) -> Alignments:
   if not maps or ids.shape[1] < 2:
     return Alignments({}, "This model has no attention to show.")
   names = [tokenizer.token(int(i)) for i in ids[0]]
-  layers = maps[-1][:, 0]  # [L, H, T, T] of the first example
-  items = {
-    f"layer {i + 1}, mean of heads": Alignment(layers[i].mean(0), names, names)
-    for i in sorted({0, len(layers) - 1})
-  }
   caption = "Where each token (row) looks, in the first and last layer, of a held-out text."
-  return Alignments(items, caption)
+  return first_and_last(maps[-1][:, 0], names, caption)

@@ -20,7 +20,7 @@ import numpy as np
 from models.layers import batch_axis
 from tasks.objective import Batch, Call, Examples, Objective, Phase, applied
 from tasks.tokens import measured, perplexity
-from tasks.views import Alignment, Alignments, Table, View
+from tasks.views import Table, View, first_and_last
 
 _SHOWN, _TOKENS = 6, 32  # texts shown, tokens of each
 
@@ -142,14 +142,7 @@ class Task(Objective):
     seen_1T = np.asarray(hidden.tokens)[:1, :length]
     maps = jax.tree.leaves(call(seen_1T, intermediates=True)[1])
     if maps and length > 1:
-      found["attention"] = _attention(maps[-1][:, 0], [tokenizer.token(int(t)) for t in seen_1T[0]])
+      names = [tokenizer.token(int(t)) for t in seen_1T[0]]
+      caption = "Where each token (row) of a held-out text with some hidden looks, to either side."
+      found["attention"] = first_and_last(maps[-1][:, 0], names, caption)
     return found
-
-
-def _attention(layers_LHTT: np.ndarray, names: list[str]) -> Alignments:
-  items = {
-    f"layer {i + 1}, mean of heads": Alignment(layers_LHTT[i].mean(0), names, names)
-    for i in sorted({0, len(layers_LHTT) - 1})
-  }
-  caption = "Where each token (row) of a held-out text with some hidden looks, to either side."
-  return Alignments(items, caption)

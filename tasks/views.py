@@ -136,4 +136,13 @@ def contact_sheet(images: np.ndarray, caption: str, *, columns: int) -> Images:
   return Images({f"{i + 1}-{i + columns}": images[i : i + columns] for i in starts}, caption)
 
 
+def first_and_last(maps_LHTT: np.ndarray, names: Sequence[str], caption: str) -> Alignments:
+  """Attention of a text's tokens to one another, in the first and in the last layer."""
+  items = {
+    f"layer {i + 1}, mean of heads": Alignment(maps_LHTT[i].mean(0), names, names)
+    for i in sorted({0, len(maps_LHTT) - 1})
+  }
+  return Alignments(items, caption)
+
+
 View = Images | Scatter | Confusion | Lines | Bars | Alignments | Table

@@ -792,6 +792,7 @@ def cli(capsys):
         (VAE, ["--config.model.hidden", "none"], ["config.model.hidden='none'"]),
         (VAE, ["--config.data.batch_size=10"], ["config.data.batch_size=10", "multiple of 4"]),
         (VAE, ["--config.training.mesh.data=65"], ["65"]),
+        (VAE, ["--config.training.mesh.data=0"], ["config.training.mesh"]),
         (VAE, ["--config.model.hidden.x=1"], ["config.model.hidden"]),
         (RESNET, ["--config.model.residual=1"], ["config.model.residual=1", "bool"]),
     ],

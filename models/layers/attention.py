@@ -24,7 +24,7 @@ from models.layers.projection import Projection, together
 from models.layers.sequence import positions_of
 
 Implementation = Literal["auto", "naive", "fused", "blocked"]
-_LONG = 256  # keys from which blocks pay: benchmarks/long_attention.py
+_LONG = 256  # keys from which blocks pay on CPUs: docs/log.md
 
 
 class Places(NamedTuple):
