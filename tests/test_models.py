@@ -746,7 +746,7 @@ def seen(stage, examples, seed=0):
 
 def started(stage, seed=0):
   """(params, mutable) of a stage as a run would start it."""
-  blank = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in initial.model_inputs(stage)]
+  blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), initial.model_inputs(stage))
   variables = jax.jit(lambda: stage.model.init({"params": jax.random.key(seed)}, *blank))()
   return variables["params"], {k: v for k, v in variables.items() if k != "params"}
 

@@ -42,7 +42,7 @@ def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.St
 
   def init(key, before):
     model_key, rng = jax.random.fold_in(key, _MODEL), jax.random.fold_in(key, _STEPS)
-    blank = [jnp.zeros((1, *x.shape[1:]), x.dtype) for x in inputs]
+    blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), inputs)  # may have None
     variables = stage.model.init({"params": model_key}, *blank)
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     params = variables["params"]

@@ -217,12 +217,15 @@ class Stack(nn.Module):
     remat: whether the backward pass recomputes a block's activations.
     unroll: how many blocks the compiled loop holds; 0 is all of a dozen or fewer on CPUs, where
       XLA runs loops slowly (benchmarks/gpt_step.py), and one elsewhere.
+    shared: names of the block's parts whose parameters are the same in every layer (Lan et al.
+      2020, arXiv:1909.11942); there is one of each, its first axis [1].
   """
 
   block: Callable[..., nn.Module]
   layers: Annotated[int, "[1, inf)"]
   remat: bool = False
   unroll: Annotated[int, "[0, inf)"] = 0
+  shared: tuple[str, ...] = ()
 
   @nn.compact
   def __call__(
@@ -276,12 +279,14 @@ class Stack(nn.Module):
         seen.append(one)
       seen = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seen)
     else:
+      common = {name: jax.tree.map(lambda v: v[0], tree[name]) for name in self.shared}
 
       def body(carry, part):
-        x, cache, seen = apply(part[0], *carry, *part[1:])
+        x, cache, seen = apply({**part[0], **common}, *carry, *part[1:])
         return (x, cache), seen
 
-      parts = (tree, jnp.arange(self.layers), per_layer)
+      own = {name: value for name, value in tree.items() if name not in common}
+      parts = (own, jnp.arange(self.layers), per_layer)
       (x, cache), seen = jax.lax.scan(body, (x, cache), parts, unroll=self._unrolled())
     for name, value in (seen["intermediates"] if seen else {}).items():
       self.put_variable("intermediates", name, value)
@@ -299,6 +304,8 @@ class Stack(nn.Module):
     # Of every layer its own, as if the blocks were created one after another.
     tree = jax.vmap(one)(jax.random.split(self.make_rng("params"), self.layers))
     for name, value in tree.items():
+      if name in self.shared:
+        value = jax.tree.map(lambda leaf: leaf[:1], value)
       self.put_variable("params", name, value)
 
   def memories(self, memory_BSD: jax.Array, positions_BS: jax.Array) -> KeysValues:

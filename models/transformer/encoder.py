@@ -8,11 +8,17 @@ one more layer and norm before the embedding reads logits from them, with a bias
 (BERT's masked language model). Algorithm 9 is this without `embedding_norm`, without `types` and
 with a bias of zero. Which tokens are hidden from the model is the objective's affair.
 
-Axes: B examples, T positions, V vocabulary, D features.
+Its family are settings. RoBERTa (Liu et al. 2019, arXiv:1907.11692) has no types, and two rows of
+positions that no token stands at. ALBERT (Lan et al. 2020, arXiv:1909.11942, section 3.1) embeds
+tokens in E < D features and shares the parameters of its layers. DistilBERT (Sanh et al. 2019,
+arXiv:1910.01108) has half the layers and no types. Heads for what comes after pre-training are
+models of their own, beside this file.
+
+Axes: B examples, T positions, V vocabulary, E features of an embedding, D features.
 """
 
 import functools
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -24,15 +30,26 @@ from models.layers.placement import constrain
 from models.layers.sequence import Prediction, embed
 from models.layers.transformer import ACTIVATIONS, Activation, Block, Stack, norm_layer
 
+# Parts of a block whose parameters all layers share (Lan et al. 2020, Table 4).
+_SHARED = {
+  "none": (),
+  "attention": ("attention", "attention_norm"),
+  "mlp": ("mlp", "mlp_norm"),
+  "all": ("attention", "attention_norm", "mlp", "mlp_norm"),
+}
 
-class Model(nn.Module):
-  """p(token | the other tokens), for every position.
+
+class Encoder(nn.Module):
+  """Features of every token among the others.
 
   Attributes:
     vocabulary: V; padding needs no token of its own.
     length: positions that can be told apart.
     layers: of the encoder.
     features: D.
+    embedding_features: E; 0 is D, and no projection of the embeddings.
+    shared: the parts of a layer whose parameters are those of all layers.
+    position_offset: rows of the table of positions before the first token's.
     heads: of attention.
     mlp_features: inside the MLP; 0 is 4 D.
     types: kinds of tokens that have an embedding, BERT's first and second sentence; 0 is none.
@@ -52,6 +69,9 @@ class Model(nn.Module):
   length: Annotated[int, "[1, inf)"]
   layers: Annotated[int, "[1, inf)"] = 12
   features: Annotated[int, "[1, inf)"] = 768
+  embedding_features: Annotated[int, "[0, inf)"] = 0
+  shared: Literal["none", "attention", "mlp", "all"] = "none"
+  position_offset: Annotated[int, "[0, inf)"] = 0
   heads: Annotated[int, "[1, inf)"] = 12
   mlp_features: Annotated[int, "[0, inf)"] = 0
   types: Annotated[int, "[0, inf)"] = 0
@@ -72,15 +92,16 @@ class Model(nn.Module):
       raise ValueError(f"features={self.features} do not divide into heads={self.heads}")
 
   def setup(self):
-    normal = nn.initializers.normal(self.init_std)
-    table = lambda name, rows: self.param(name, normal, (rows, self.features))  # noqa: E731
+    width = self.embedding_features or self.features
+    table = lambda name, rows: self.param(name, self.normal, (rows, width))  # noqa: E731
     self.embedding = table("embedding", self.vocabulary)
-    self.position_embedding = table("position_embedding", self.length)
+    self.position_embedding = table("position_embedding", self.position_offset + self.length)
     if self.types:
       self.type_embedding = table("type_embedding", self.types)
-    norm = functools.partial(norm_layer, "layer", self.epsilon, self.dtype)
     if self.embedding_norm:
-      self.first_norm = norm()
+      self.first_norm = self.norm()
+    if self.embedding_features:
+      self.embedding_projection = self.dense(self.features)
     self.drop = Dropout(self.dropout)
     block = functools.partial(
       Block,
@@ -94,14 +115,26 @@ class Model(nn.Module):
       dropout=self.dropout,
       attention_dropout=self.attention_dropout,
       implementation=self.attention,
-      kernel_init=normal,
-      output_init=normal,
+      kernel_init=self.normal,
+      output_init=self.normal,
       dtype=self.dtype,
     )
-    self.encoder_layers = Stack(block, self.layers, remat=self.remat, unroll=self.unroll)
-    self.projection = nn.Dense(self.features, kernel_init=normal, dtype=self.dtype)
-    self.final_norm = norm()
-    self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocabulary,))
+    self.encoder_layers = Stack(
+      block, self.layers, remat=self.remat, unroll=self.unroll, shared=_SHARED[self.shared]
+    )
+
+  @property
+  def normal(self) -> nn.initializers.Initializer:
+    """Of all kernels and tables."""
+    return nn.initializers.normal(self.init_std)
+
+  def dense(self, features: int) -> nn.Dense:
+    """A linear layer as the encoder's and its heads' are."""
+    return nn.Dense(features, kernel_init=self.normal, dtype=self.dtype)
+
+  def norm(self) -> nn.Module:
+    """A norm as the encoder's are."""
+    return norm_layer("layer", self.epsilon, self.dtype)
 
   def encode(
     self,
@@ -120,6 +153,37 @@ class Model(nn.Module):
       train=train,
     )
 
+  def _embedded(self, tokens_BT, types_BT, where: Places, *, train: bool) -> jax.Array:
+    places_BT = jnp.where(where.positions < 0, -1, where.positions + self.position_offset)
+    x_BTE = embed(self.embedding, tokens_BT) + embed(self.position_embedding, places_BT)
+    if self.types:
+      kinds_BT = jnp.zeros_like(tokens_BT) if types_BT is None else types_BT
+      x_BTE += embed(self.type_embedding, jnp.where(tokens_BT < 0, -1, kinds_BT))
+    x_BTE = x_BTE.astype(self.dtype)
+    if self.embedding_norm:
+      x_BTE = self.first_norm(x_BTE)
+    x_BTD = self.drop(x_BTE, train=train)
+    if self.embedding_features:
+      x_BTD = self.embedding_projection(x_BTD)
+    return constrain(x_BTD, "batch", "sequence", "features")
+
+
+class Model(Encoder):
+  """p(token | the other tokens), for every position.
+
+  Attributes:
+    dtype: of activations.
+  """
+
+  dtype: Any = jnp.float32
+
+  def setup(self):
+    super().setup()
+    width = self.embedding_features or self.features
+    self.projection = self.dense(width)
+    self.final_norm = self.norm()
+    self.output_bias = self.param("output_bias", nn.initializers.zeros, (self.vocabulary,))
+
   def __call__(
     self,
     tokens_BT: jax.Array,
@@ -136,19 +200,12 @@ class Model(nn.Module):
       types_BT: in [0, types), of which kind each token is; None is 0 for all.
       train: whether to drop out.
     """
-    h_BTD = self.encode(tokens_BT, segments_BT, types_BT, train=train)
-    h_BTD = self.final_norm(ACTIVATIONS[self.activation](self.projection(h_BTD)))
-    table_VD = self.embedding.astype(self.dtype)
-    logits_BTV = jnp.einsum("btd,vd->btv", h_BTD, table_VD, preferred_element_type=jnp.float32)
-    logits_BTV = constrain(logits_BTV + self.output_bias, "batch", "sequence", "vocabulary")
-    return Prediction(logits_BTV, h_BTD.astype(jnp.float32))
+    return self.told(self.encode(tokens_BT, segments_BT, types_BT, train=train))
 
-  def _embedded(self, tokens_BT, types_BT, where: Places, *, train: bool) -> jax.Array:
-    x_BTD = embed(self.embedding, tokens_BT) + embed(self.position_embedding, where.positions)
-    if self.types:
-      kinds_BT = jnp.zeros_like(tokens_BT) if types_BT is None else types_BT
-      x_BTD += embed(self.type_embedding, jnp.where(tokens_BT < 0, -1, kinds_BT))
-    x_BTD = x_BTD.astype(self.dtype)
-    if self.embedding_norm:
-      x_BTD = self.first_norm(x_BTD)
-    return constrain(self.drop(x_BTD, train=train), "batch", "sequence", "features")
+  def told(self, hidden_BTD: jax.Array) -> Prediction:
+    """The prediction that is read from the last layer's features."""
+    h_BTE = self.final_norm(ACTIVATIONS[self.activation](self.projection(hidden_BTD)))
+    table_VE = self.embedding.astype(self.dtype)
+    logits_BTV = jnp.einsum("bte,ve->btv", h_BTE, table_VE, preferred_element_type=jnp.float32)
+    logits_BTV = constrain(logits_BTV + self.output_bias, "batch", "sequence", "vocabulary")
+    return Prediction(logits_BTV, h_BTE.astype(jnp.float32))
