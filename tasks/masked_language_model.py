@@ -45,14 +45,16 @@ class Task(Objective):
     rate: the share of tokens chosen, each by itself.
     masked: of those, the share that the mask token replaces.
     swapped: the share that a random token replaces; the rest stays as it is.
-    mask_token: stands for what is hidden. 2 is <unk> of the tokenizers that are trained here, and
-      no text that they are lossless on has it.
+    mask_token: stands for what is hidden. 2 is <unk> of the tokenizers that are trained here with
+      one, "wordpiece" say; "bytes" and "bpe" have none.
   """
 
   rate: Annotated[float, "(0, 1]"] = 0.15
   masked: Annotated[float, "[0, 1]"] = 0.8
   swapped: Annotated[float, "[0, 1]"] = 0.1
   mask_token: Annotated[int, "[0, inf)"] = 2
+
+  logged = ("accuracy",)  # beside the loss, while training
 
   def __post_init__(self):
     if self.masked + self.swapped > 1:
@@ -61,19 +63,30 @@ class Task(Objective):
   def inputs(self, batch: Batch) -> tuple[jax.Array, ...]:
     return (batch["tokens"][:, 1:],)  # as many as a model of the data has positions for
 
-  def hide(self, tokens_BT: jax.Array, key: jax.Array, vocabulary: int) -> Hidden:
-    """Chooses tokens, each example by its own noise, and replaces them."""
+  def text(self, batch: Batch) -> jax.Array | None:
+    """[B, T] whether each token is text, and not one that marks a place; None where all are."""
+    del batch
 
-    def one(key, tokens_T):
+  def hide(
+    self,
+    tokens_BT: jax.Array,
+    key: jax.Array,
+    vocabulary: int,
+    text_BT: jax.Array | None = None,
+  ) -> Hidden:
+    """Chooses tokens of `text_BT`, each example by its own noise, and replaces them."""
+    text_BT = tokens_BT >= 0 if text_BT is None else text_BT & (tokens_BT >= 0)
+
+    def one(key, tokens_T, text_T):
       choice, fate, token = jax.random.split(key, 3)
-      chosen_T = jax.random.bernoulli(choice, self.rate, tokens_T.shape) & (tokens_T >= 0)
+      chosen_T = jax.random.bernoulli(choice, self.rate, tokens_T.shape) & text_T
       fate_T = jax.random.uniform(fate, tokens_T.shape)
       random_T = jax.random.randint(token, tokens_T.shape, 0, vocabulary, jnp.int32)
       swapped_T = jnp.where(fate_T < self.masked + self.swapped, random_T, tokens_T)
       seen_T = jnp.where(fate_T < self.masked, self.mask_token, swapped_T)
       return jnp.where(chosen_T, seen_T, tokens_T), chosen_T
 
-    return Hidden(*jax.vmap(one)(batch_axis.keys(key, len(tokens_BT)), tokens_BT))
+    return Hidden(*jax.vmap(one)(batch_axis.keys(key, len(tokens_BT)), tokens_BT, text_BT))
 
   def phases(self, model):
     if self.mask_token >= model.vocabulary:
@@ -81,7 +94,7 @@ class Task(Objective):
 
     def loss(params, state, batch, rng):
       found, state = self._measured(model, params, state, batch, rng, train=True)
-      return found.pop("loss"), (state, {"accuracy": found["accuracy"]})
+      return found["loss"], (state, {name: found[name] for name in self.logged})
 
     return (Phase("masked_language_model", loss),)
 
@@ -91,26 +104,32 @@ class Task(Objective):
     )[0]
 
   def _measured(self, model, params, state, batch: Batch, rng: jax.Array, *, train: bool):
-    (tokens_BT,) = self.inputs(batch)
+    out, found, state = self._told(model, params, state, batch, rng, train=train)
+    del out
+    return found, state
+
+  def _told(self, model, params, state, batch: Batch, rng: jax.Array, *, train: bool):
+    """(the model's output, metrics of the tokens to be told, its state)."""
+    tokens_BT, *rest = self.inputs(batch)
     noise, rng = jax.random.split(rng)
-    hidden = self.hide(tokens_BT, noise, model.vocabulary)
-    out, state = applied(model, params, state, (hidden.tokens,), rng, train=train)
+    hidden = self.hide(tokens_BT, noise, model.vocabulary, self.text(batch))
+    out, state = applied(model, params, state, (hidden.tokens, *rest), rng, train=train)
     scored_BT = hidden.chosen & (batch["mask"][:, None] > 0)
-    return measured(out.logits, tokens_BT, scored_BT), state
+    return out, measured(out.logits, tokens_BT, scored_BT), state
 
   def derive(self, means):
     return perplexity({"nll": means["nll" if "nll" in means else "loss"]})
 
   def features(self, call: Call, examples: Examples) -> np.ndarray:
     """[N, D] the mean over each text, nothing hidden."""
-    (tokens_NT,) = self.inputs(examples.arrays)
+    inputs = self.inputs(examples.arrays)
 
     def one(start):
-      part = tokens_NT[start : start + 64]
+      part, *rest = jax.tree.map(lambda x: x[start : start + 64], inputs)
       there = (part >= 0)[..., None]
-      return np.where(there, call(part).hidden, 0.0).sum(1) / np.maximum(there.sum(1), 1)
+      return np.where(there, call(part, *rest).hidden, 0.0).sum(1) / np.maximum(there.sum(1), 1)
 
-    return np.concatenate([one(start) for start in range(0, len(tokens_NT), 64)])
+    return np.concatenate([one(start) for start in range(0, len(inputs[0]), 64)])
 
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
     """How often the commonest token of the training part is the right one."""
@@ -123,10 +142,11 @@ class Task(Objective):
     if "tokens" not in test.tokenizers:
       return {}
     tokenizer = test.tokenizers["tokens"]
-    (tokens_NT,) = self.inputs(test.arrays)
-    tokens_BT = tokens_NT[:_SHOWN, :_TOKENS]
-    hidden = self.hide(jnp.asarray(tokens_BT), jax.random.key(0), call.model.vocabulary)
-    found_BT = call(np.asarray(hidden.tokens)).logits.argmax(-1)
+    cut = lambda tree: jax.tree.map(lambda x: x[:_SHOWN, :_TOKENS], tree)  # noqa: E731
+    tokens_BT, *rest = cut(self.inputs(test.arrays))
+    text_BT, key = cut(self.text(test.arrays)), jax.random.key(0)
+    hidden = self.hide(jnp.asarray(tokens_BT), key, call.model.vocabulary, text_BT)
+    found_BT = call(np.asarray(hidden.tokens), *rest).logits.argmax(-1)
     filled_BT = np.where(hidden.chosen, found_BT, tokens_BT)
     rows = [
       (
@@ -140,7 +160,8 @@ class Task(Objective):
     found: dict[str, View] = {"masked": Table(("text", "hidden", "told"), rows, caption)}
     length = int((tokens_BT[0] >= 0).sum())
     seen_1T = np.asarray(hidden.tokens)[:1, :length]
-    maps = jax.tree.leaves(call(seen_1T, intermediates=True)[1])
+    own = jax.tree.map(lambda x: x[:1, :length], rest)
+    maps = jax.tree.leaves(call(seen_1T, *own, intermediates=True)[1])
     if maps and length > 1:
       names = [tokenizer.token(int(t)) for t in seen_1T[0]]
       caption = "Where each token (row) of a held-out text with some hidden looks, to either side."

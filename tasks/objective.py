@@ -7,7 +7,7 @@ is two, five critic steps are `repeats=5`.
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import flax.linen as nn
@@ -84,9 +84,16 @@ class Call(Protocol):
 
 
 def applied(
-  model: nn.Module, params: Params, state: State, inputs: tuple, rng: jax.Array, *, train: bool
+  model: nn.Module,
+  params: Params,
+  state: State,
+  inputs: tuple,
+  rng: jax.Array,
+  *,
+  train: bool,
+  method: str = "__call__",
 ) -> tuple[Any, State]:
-  """A model's output for a batch, and its other collections after it (as before, unless `train`).
+  """What a model makes of a batch, and its other collections after it (as before, unless `train`).
 
   One key serves all the streams of randomness that the model asks for by name.
   """
@@ -94,6 +101,7 @@ def applied(
     {"params": params, **state},
     *inputs,
     train=train,
+    method=method,
     mutable=list(state) if train else [],
     rngs={"params": rng},
   )
@@ -111,19 +119,32 @@ def batch_mean(values: jax.Array, mask_B: jax.Array) -> jax.Array:
   return total / jnp.maximum(count, 1e-8)
 
 
+def weighted(terms: Sequence[tuple[float | jax.Array, Mean]], mask_B: jax.Array) -> Mean:
+  """A weighted sum of means of unlike counts (over tokens, over examples), as one over examples.
+
+  Like `batch_mean` a function of the whole batch; with gradient accumulation, of the microbatch.
+  """
+  whole = batch_axis.total([mean for _, mean in terms])
+  value = sum(
+    weight * mean.total / jnp.maximum(mean.count, 1e-8)
+    for (weight, _), mean in zip(terms, whole, strict=True)
+  )
+  return Mean(value * mask_B.sum(), mask_B.sum())
+
+
 def on(number: float | jax.Array) -> bool:
   """Whether a setting that 0 switches off is on. One that is traced is: a zero stays a constant."""
   return not isinstance(number, float) or number != 0.0
 
 
-def in_batches(call: Call, *inputs: np.ndarray, size: int = 500, seed: int = 0, **options) -> Any:
+def in_batches(call: Call, *inputs: np.ndarray | None, size: int = 500, seed: int = 0, **options) -> Any:
   """`call` on inputs [N, ...] a batch at a time, its results [N, ...] put together again.
 
   For sets that would not fit at once; each batch has its own seed.
   """
   count = len(inputs[0])
   parts = [
-    call(*(x[start : start + size] for x in inputs), seed=seed + start, **options)
+    call(*jax.tree.map(lambda x: x[start : start + size], inputs), seed=seed + start, **options)
     for start in range(0, count, size)
   ]
   return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -150,11 +171,14 @@ class Examples(NamedTuple):
     arrays: [N, ...] by name.
     class_names: in the order of the labels.
     tokenizers: of the elements that are text, by name.
+    originals: what a score needs of the whole split that is no array, by name: the texts that
+      answers are compared with.
   """
 
   arrays: Mapping[str, np.ndarray]
   class_names: tuple[str, ...] = ()
   tokenizers: Mapping[str, Tokenizer] = {}
+  originals: Mapping[str, Sequence[Any]] = {}
 
 
 class Sentinel(NamedTuple):

@@ -22,7 +22,7 @@ import numpy as np
 
 from data.source import Source
 from tasks.objective import Objective, Phase
-from training import optim, parallel, step
+from training import lora, optim, parallel, step
 from training.config import UNTOUCHED, arguments, nearest, traced
 from training.errors import ConfigError, DataError
 
@@ -115,7 +115,9 @@ class Stage(NamedTuple):
       model=model,
       task=task,
       optimizers=optimizers,
-      program=_program(task.phases(model), optimizers, self.source, self.training),
+      program=_program(
+        lora.phases(model, task.phases(model)), optimizers, self.source, self.training
+      ),
     )
 
 
@@ -234,7 +236,7 @@ def _stage(name: str, blocks: Mapping[str, dict], *, where: str, assets: pathlib
   task_args = arguments(task_class, task_spec, where=f"{where}task")
   task = _construct(task_class, task_args, f"{where}task")
   try:
-    phases = task.phases(model)
+    phases = lora.phases(model, task.phases(model))
   except ValueError as error:
     raise ConfigError(
       f"config.{where}task: {error}", kept=UNTOUCHED, do="change the task or the model"
@@ -369,6 +371,7 @@ def _model(spec, source: Source, training: Training, *, where):
         kept=UNTOUCHED,
         do=f"set --config.training.{field}=VALUE",
       )
+  adapters = spec.pop("lora", None)
   known = {f.name for f in dataclasses.fields(cls)}
   if training.remat and "remat" not in known:
     raise ConfigError(
@@ -387,7 +390,11 @@ def _model(spec, source: Source, training: Training, *, where):
         do=f"leave {fact} out: the data decides it",
       )
   model = _construct(cls, args, where)
-  return model, {k: v for k, v in args.items() if k not in _EXECUTION}
+  args = {name: value for name, value in args.items() if name not in _EXECUTION}
+  if adapters is None:
+    return model, args
+  settings = arguments(lora.Lora, _block(adapters, f"{where}.lora"), where=f"{where}.lora")
+  return lora.adapted(model, lora.Lora(**settings)), {**args, "lora": settings}
 
 
 def data_facts(source: Source) -> dict[str, Any]:

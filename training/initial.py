@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from training import lora
 from training import step as steps
 from training.build import Stage, reading
 from training.config import UNTOUCHED
@@ -28,9 +29,9 @@ class Before(NamedTuple):
   mutable: Mapping[str, Any]
 
 
-def handed_on(state: steps.State) -> Before:
-  """A trained state's weights, averaged where an average was kept."""
-  return Before(state.weights, state.mutable)
+def handed_on(stage: Stage, state: steps.State) -> Before:
+  """A trained state's weights, averaged where an average was kept, adapters added to them."""
+  return Before(lora.merged(stage.model, state.weights), state.mutable)
 
 
 def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.State]:

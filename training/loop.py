@@ -207,7 +207,14 @@ class _Loop:
       }
       own = parallel.member(self.state, i)
       with _dropped(member, self.alive()):
-        member.checkpoints.save(self.offset + self.now, own, meta, best=best)
+        member.checkpoints.save(
+          self.offset + self.now,
+          own,
+          meta,
+          best=best,
+          frozen=steps.frozen(self.stage.program.phases, own.params),
+          begun=self.offset,
+        )
 
   def wait(self):
     for member in self.members:

@@ -146,6 +146,7 @@ def elsewhere(experiment: Experiment) -> Before | None:
     return None
   workdir = Workdir(experiment.run.init_from, trained=True)
   try:
-    return handed_on(trained(workdir, "latest")[1])
+    machine, state = trained(workdir, "latest")
+    return handed_on(machine.stage, state)
   finally:
     workdir.close()

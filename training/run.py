@@ -147,7 +147,7 @@ def fit(
       machine = machines.of(stages[i])
       if state is None or i > first:
         keys = [stage_key(run.experiment, i) for run in runs]
-        state = machine.initial(keys, _before(runs, state, machine))
+        state = machine.initial(keys, _before(runs, stages[i - 1], state, machine))
       for run, member in zip(runs, members, strict=True):
         member.stage = run.experiment.stages[i]
         member.seed = order_seed(stage_key(run.experiment, i))
@@ -243,11 +243,11 @@ def _resumed(runs: Sequence[Run], checkpoints: Sequence[Checkpoints], machines: 
   return first, parallel.place(parallel.join([state for _, state in found]))
 
 
-def _before(runs: Sequence[Run], state, machine: Machine):
+def _before(runs: Sequence[Run], last: Stage, state, machine: Machine):
   """What every member takes over: of the stage before, or of the run that `init_from` names."""
   if state is not None:
     # Another stage may run on other devices; the host is common ground.
-    return machine.parallel.on_host(handed_on(state))
+    return machine.parallel.on_host(handed_on(last, state))
   before = restore.elsewhere(runs[0].experiment)
   return None if before is None else [to_host(before)] * len(runs)
 

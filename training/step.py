@@ -75,6 +75,11 @@ def trained(phase: Phase, params):
   return {group: params[group] for group in phase.trains or params}
 
 
+def frozen(phases: tuple[Phase, ...], params) -> frozenset[str]:
+  """The groups of `params` that no phase updates."""
+  return frozenset(params).difference(*(trained(phase, params) for phase in phases))
+
+
 def label(phases: tuple[Phase, ...], phase: Phase, name: str) -> str:
   """A metric's name; the phase's name goes before it where there are several phases."""
   return name if len(phases) == 1 else f"{phase.name}/{name}"
@@ -186,7 +191,10 @@ def train_step(
         metrics[name] = metrics[name] + value if name in metrics else value
   ema = state.ema
   if ema is not None:
-    ema = optax.incremental_update(params, ema, 1.0 - program.ema_decay)
+    still = frozen(program.phases, params)
+    moving = {group: tree for group, tree in params.items() if group not in still}
+    averaged = {group: ema[group] for group in moving}
+    ema = {**ema, **optax.incremental_update(moving, averaged, 1.0 - program.ema_decay)}
   return State(state.step + 1, params, mutable, tuple(optimizer), ema, metrics, state.rng)
 
 

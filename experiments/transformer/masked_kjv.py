@@ -5,7 +5,7 @@ Run       python launch.py train --config=experiments/transformer/masked_kjv.py:
 Takes     small: about 60 s on two CPU cores.
 Data      paper (BERT-base): text and a vocabulary of 30,522 word pieces that you bring as files;
           [MASK] is its token 103, and there are no pairs of sentences here. small: the King James
-          Bible in 1,000 byte pairs, held-out chapters.
+          Bible in 1,000 word pieces, held-out chapters.
 """
 
 from ml_collections import ConfigDict
@@ -51,7 +51,7 @@ def get_config(variant="paper"):
     task = dict()
     data = dict(
       name="text:kjv",
-      tokenizer="characters" if smoke else "bpe",
+      tokenizer="characters" if smoke else "wordpiece",
       vocabulary=0 if smoke else 1000,
       length=16 if smoke else 64,
       batch_size=4 if smoke else 16,
