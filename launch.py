@@ -98,6 +98,10 @@ def _parser() -> argparse.ArgumentParser:
   sub.add_argument("--count", type=int, default=48, help="how many (default 48)")
   sub.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
   _prompt_options(sub)
+  sub = command("export", _export, "write a trained run's model for Transformers, or its adapters")
+  workdir(sub)
+  weights(sub)
+  sub.add_argument("--to", required=True, metavar="hf:DIR", help="or peft:DIR, adapters alone")
   sub = command("tokenizer", _tokenizer, "train a tokenizer on an experiment's training text")
   config(sub)
   sub.add_argument("--out", required=True, metavar="FILE.json", help="where it is written")
@@ -129,6 +133,14 @@ def _prompt_options(sub: argparse.ArgumentParser):
   own = argparse.SUPPRESS
   sub.add_argument(
     "--prompt", action="append", default=[], help="text to go on from; several are one batch"
+  )
+  sub.add_argument("--pair", action="append", default=[], help="a prompt's second text")
+  sub.add_argument(
+    "--as",
+    dest="asked",
+    choices=("generate", "fill-mask", "similarity", "classify"),
+    default="",
+    help="what is asked of a prompt (default: what the model is for)",
   )
   sub.add_argument("--steps", type=int, default=own, help="new tokens at most (default 64)")
   sub.add_argument("--temperature", type=float, default=own, help="0 takes the likeliest token")
@@ -284,6 +296,8 @@ def _sample(args, overrides):
         "cut": args.cut,
         "stream": not args.no_stream,
       },
+      pairs=args.pair,
+      asked=args.asked,
       draft=args.draft,
       proposals=args.proposals,
       weights=args.weights,
@@ -295,6 +309,13 @@ def _sample(args, overrides):
 def _given(args, *names: str) -> dict:
   """The options that were given; the others keep the defaults of the class that reads them."""
   return {name: getattr(args, name) for name in names if name in args}
+
+
+def _export(args, overrides):
+  _start_jax()
+  from training import look
+
+  look.export(args.workdir, args.to, weights=args.weights)
 
 
 def _tokenizer(args, overrides):

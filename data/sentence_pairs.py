@@ -7,10 +7,10 @@ prediction): in the others the two are the right ones in the wrong order.
 
 A document is sentences, a line each: the chapters of the Bible and their verses; of files,
 paragraphs or files whose lines are sentences. A stretch is as many whole sentences as half of a row
-has room for; every stretch of a document but its last is the first of a pair. Whether a pair is
-told apart from its true one is drawn anew every time that it is seen.
+has room for, or a part of one that is longer; every stretch of a document but its last is the first
+of a pair. Whether a pair is told apart from its true one is drawn anew every time that it is seen.
 
-Axes: N pairs, T tokens of a row, H tokens of a stretch.
+Axes: N pairs, T tokens of a row, H tokens of a stretch and its [SEP].
 """
 
 import dataclasses
@@ -85,8 +85,10 @@ class Source(source.Source):
     }
 
   def spec(self) -> Mapping[str, jax.ShapeDtypeStruct]:
-    row = jax.ShapeDtypeStruct((self.half,), np.int32)
-    return {"first": row, "second": row, "other": row}
+    # Each with its [SEP], so that a row can be put together without the tokenizer.
+    row = jax.ShapeDtypeStruct((self.half + 1,), np.int32)
+    begin = jax.ShapeDtypeStruct((), np.int32)
+    return {"first": row, "second": row, "other": row, "begin": begin}
 
   def tokenizers(self) -> Mapping[str, Tokenizer]:
     return {"tokens": self._tokenizer}
@@ -104,23 +106,26 @@ class Source(source.Source):
 
   def transform(self, batch: source.Batch, keys: jax.Array, *, train: bool) -> source.Batch:
     del train
-    bos, eos = self._tokenizer.bos, self._tokenizer.eos
 
-    def one(key, first_H, second_H, other_H):
+    def one(key, begin, first_H, second_H, other_H):
       apart = jax.random.bernoulli(key)
       if self.relation == "next":
         pair = first_H, jnp.where(apart, other_H, second_H)
       else:
         pair = jnp.where(apart, second_H, first_H), jnp.where(apart, first_H, second_H)
-      return {**joined(*pair, self.length, bos, eos), "relation": apart.astype(jnp.int32)}
+      return {**joined(begin, *pair, self.length), "relation": apart.astype(jnp.int32)}
 
-    return jax.vmap(one)(keys, batch["first"], batch["second"], batch["other"])
+    made = jax.vmap(one)(keys, *(batch[k] for k in ("begin", "first", "second", "other")))
+    # Not what is stored, but the mask and whatever else goes with a batch.
+    return {**{name: x for name, x in batch.items() if name not in self.spec()}, **made}
 
   def conditions(self) -> Mapping[str, str]:
     found = dict(self._text.conditions())
     count = {name: sum(cut for _, cut in self._stretches[name]) for name in _SPLITS}
     if any(count.values()):
-      found["sentences cut"] = ", ".join(f"{name} {count[name]}" for name in _SPLITS)
+      found["sentences longer than a stretch"] = ", ".join(
+        f"{name} {count[name]}" for name in _SPLITS
+      )
     return found
 
   def fingerprint(self) -> str:
@@ -139,7 +144,7 @@ class Source(source.Source):
 
   @functools.cached_property
   def _stretches(self) -> dict[str, list[tuple[list[np.ndarray], int]]]:
-    """By part, of every document its stretches, and how many of its sentences were cut."""
+    """By part, of every document its stretches, and how many of its sentences were longer."""
     source_text, tokenizer = self._text, self._tokenizer
     found = {}
     for name in _SPLITS:
@@ -177,45 +182,40 @@ class Source(source.Source):
     pool = [(number, part) for number, parts in enumerate(documents) for part in parts]
     if pairs and len({number for number, _ in pool}) < 2:
       raise ValueError(f"{self.dataset}: one document to {name} on, so none other")
-    rows = {key: np.full((len(pairs), self.half), -1, np.int32) for key in self.spec()}
+    keys = ("first", "second", "other")
+    rows = {key: np.full((len(pairs), self.half + 1), -1, np.int32) for key in keys}
     for row, (number, first, second) in enumerate(pairs):
       while (other := pool[generator.integers(len(pool))])[0] == number:
         pass
-      for key, ids in zip(rows, (first, second, other[1]), strict=True):
-        rows[key][row, : len(ids)] = ids
-    return rows
+      for key, ids in zip(keys, (first, second, other[1]), strict=True):
+        rows[key][row, : len(ids) + 1] = [*ids, self._tokenizer.eos]
+    return {**rows, "begin": np.full(len(pairs), self._tokenizer.bos, np.int32)}
 
 
 def stretches(sentences: Sequence[np.ndarray], room: int) -> tuple[list[np.ndarray], int]:
-  """Whole sentences one after another, as many as fit; and how many were cut to `room` tokens."""
+  """Whole sentences one after another, as many as fit; and how many had to be taken apart."""
   found: list[np.ndarray] = []
   for ids in sentences:
-    ids = ids[:room]
     if found and len(found[-1]) + len(ids) <= room:
       found[-1] = np.concatenate([found[-1], ids])
     else:
-      found.append(ids)
+      found += [ids[start : start + room] for start in range(0, len(ids), room)]
   return found, sum(len(ids) > room for ids in sentences)
 
 
 def joined(
-  first_H: jax.Array, second_H: jax.Array, length: int, bos: int, eos: int
+  begin: jax.Array, first_H: jax.Array, second_H: jax.Array, length: int
 ) -> dict[str, jax.Array]:
-  """`[CLS] A [SEP] B [SEP]` of two stretches padded by -1: tokens, types and special, [length]."""
+  """`[CLS] A [SEP] B [SEP]` of stretches with their [SEP], padded by -1: tokens, types, special."""
   a, b = (first_H >= 0).sum(), (second_H >= 0).sum()
   place_T = jnp.arange(length)
-  in_second_T = place_T >= a + 2
-  own_T = jnp.where(in_second_T, place_T - a - 2, place_T - 1)
-  ids_T = jnp.where(
-    in_second_T,
-    second_H[jnp.clip(own_T, 0, len(second_H) - 1)],
-    first_H[jnp.clip(own_T, 0, len(first_H) - 1)],
-  )
-  end_T = (place_T == a + 1) | (place_T == a + b + 2)
-  tokens_T = jnp.where(place_T == 0, bos, jnp.where(end_T, eos, ids_T))
-  there_T = place_T <= a + b + 2
+  in_second_T = place_T > a
+  own_T = jnp.clip(place_T - 1 - jnp.where(in_second_T, a, 0), 0, len(first_H) - 1)
+  ids_T = jnp.where(in_second_T, second_H[own_T], first_H[own_T])
+  there_T = place_T <= a + b
+  tokens_T = jnp.where(place_T == 0, begin, ids_T)
   return {
     "tokens": jnp.where(there_T, tokens_T, -1).astype(jnp.int32),
-    "types": jnp.where(there_T & in_second_T, 1, 0).astype(jnp.int32),
-    "special": ((place_T == 0) | end_T).astype(jnp.int32),
+    "types": (there_T & in_second_T).astype(jnp.int32),
+    "special": ((place_T == 0) | (place_T == a) | (place_T == a + b)).astype(jnp.int32),
   }

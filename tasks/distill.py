@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from tasks import masked_language_model
 from tasks.objective import Batch, Phase, applied, weighted
+from tasks.similarity import cosine
 from tasks.tokens import measured, over_tokens
 
 
@@ -54,11 +55,12 @@ class Task(masked_language_model.Task):
     there_BT = (tokens_BT >= 0) & (batch["mask"][:, None] > 0)
     found = measured(lesson.student.logits, tokens_BT, hidden.chosen & there_BT)
     divergence_BT = divergence(lesson.teacher.logits, lesson.student.logits, self.temperature)
+    cosine_BT = cosine(lesson.teacher_features, lesson.student_features)
     found |= {
       "divergence": over_tokens(divergence_BT, there_BT),
-      "cosine": over_tokens(cosine(lesson.teacher_features, lesson.student_features), there_BT),
+      "cosine": over_tokens(cosine_BT, there_BT),
     }
-    apart = over_tokens(1 - cosine(lesson.teacher_features, lesson.student_features), there_BT)
+    apart = over_tokens(1 - cosine_BT, there_BT)
     terms = (
       (self.soft_weight * self.temperature**2, found["divergence"]),
       (self.hard_weight, found["nll"]),
@@ -72,10 +74,3 @@ def divergence(teacher_BTV: jax.Array, student_BTV: jax.Array, temperature) -> j
   theirs_BTV = jax.nn.log_softmax(teacher_BTV / temperature)
   own_BTV = jax.nn.log_softmax(student_BTV / temperature)
   return (jnp.exp(theirs_BTV) * (theirs_BTV - own_BTV)).sum(-1)
-
-
-def cosine(one_BTD: jax.Array, other_BTD: jax.Array) -> jax.Array:
-  """[B, T] the cosine of the angle between features; 0 where either is zero."""
-  product_BT = jnp.einsum("btd,btd->bt", one_BTD, other_BTD)
-  squares_BT = (one_BTD**2).sum(-1) * (other_BTD**2).sum(-1)
-  return product_BT * jax.lax.rsqrt(jnp.maximum(squares_BT, 1e-24))

@@ -20,7 +20,7 @@ import numpy as np
 from models.layers import batch_axis
 from tasks.objective import Batch, Call, Examples, Objective, Phase, applied
 from tasks.tokens import measured, perplexity
-from tasks.views import Table, View, first_and_last
+from tasks.views import Table, View, every_head, first_and_last
 
 _SHOWN, _TOKENS = 6, 32  # texts shown, tokens of each
 
@@ -166,4 +166,6 @@ class Task(Objective):
       names = [tokenizer.token(int(t)) for t in seen_1T[0]]
       caption = "Where each token (row) of a held-out text with some hidden looks, to either side."
       found["attention"] = first_and_last(maps[-1][:, 0], names, caption)
+      caption = "The same text: a row of each map is a token that looks, a column one looked at."
+      found["attention_heads"] = every_head(maps[-1][:, 0], caption)
     return found

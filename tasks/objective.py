@@ -137,7 +137,9 @@ def on(number: float | jax.Array) -> bool:
   return not isinstance(number, float) or number != 0.0
 
 
-def in_batches(call: Call, *inputs: np.ndarray | None, size: int = 500, seed: int = 0, **options) -> Any:
+def in_batches(
+  call: Call, *inputs: np.ndarray | None, size: int = 500, seed: int = 0, **options
+) -> Any:
   """`call` on inputs [N, ...] a batch at a time, its results [N, ...] put together again.
 
   For sets that would not fit at once; each batch has its own seed.

@@ -145,4 +145,15 @@ def first_and_last(maps_LHTT: np.ndarray, names: Sequence[str], caption: str) ->
   return Alignments(items, caption)
 
 
+def every_head(maps_LHTT: np.ndarray, caption: str) -> Images:
+  """Attention of a text's tokens to one another, a layer in each row, a head in each column.
+
+  Each map is drawn from its least weight to its greatest, so that what stands out is seen.
+  """
+  low = maps_LHTT.min((-2, -1), keepdims=True)
+  high = maps_LHTT.max((-2, -1), keepdims=True)
+  shades = (maps_LHTT - low) / np.maximum(high - low, 1e-9)
+  return Images({f"layer {i}": maps for i, maps in enumerate(shades, 1)}, caption)
+
+
 View = Images | Scatter | Confusion | Lines | Bars | Alignments | Table

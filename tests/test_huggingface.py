@@ -1,10 +1,12 @@
 """The same weights in Hugging Face's models, in float64: logits, greedy texts and beams.
 
-Nothing is downloaded: tiny models with our random weights.
+Nothing is downloaded: tiny models with our random weights, handed over in files (interop/).
 """
 
 import functools
 import importlib.util
+import tempfile
+from dataclasses import fields
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from test_transformer import created
 from decoding import beam
 from decoding.generate import generate
 from decoding.sampling import GREEDY
+from interop import huggingface
 from models.layers.transformer import unstacked
 from models.transformer import encoder, encoder_decoder, gpt, llama
 
@@ -37,22 +40,6 @@ ROW, SOURCE, TARGET = tokens((2, 7)), tokens((2, 6), 1), tokens((2, 5), 2)
 SOURCE[1, 4:] = -1
 
 
-def fill(model, weights):
-  """`model` in float64 with arrays by name; every parameter must be given, and in its shape."""
-  import torch
-
-  model = model.double().eval()
-  missing = {name: p for name, p in model.named_parameters()}
-  for name, array in weights.items():
-    target = missing.pop(name)
-    array = np.asarray(array, np.float64)
-    assert tuple(target.shape) == array.shape, name
-    target.data = torch.tensor(array)
-  assert not missing, sorted(missing)
-  model.tie_weights()
-  return model
-
-
 def torch_ids(array):
   import torch
 
@@ -65,148 +52,65 @@ def torch_mask(array):
   return torch.tensor(array >= 0, dtype=torch.long)
 
 
-def in_heads(kernel):
-  """[out, in] as PyTorch has it, of a kernel [in, heads, width]."""
-  return kernel.reshape(kernel.shape[0], -1).T
+def settings(name, model):
+  """The model block of a config, with all that the data would have said."""
+  return {**{field.name: getattr(model, field.name) for field in fields(model)}, "name": name}
 
 
-def out_of_heads(kernel):
-  """[out, in] of a kernel [heads, width, out]."""
-  return kernel.reshape(-1, kernel.shape[-1]).T
+def handed_over(name, model, params, **options):
+  """Hugging Face's model from the files that we write, in float64: nothing missing, nothing over."""
+  import transformers
 
-
-def attention(params, names):
-  """Weights of an attention by Hugging Face's names of its four projections."""
-  found = {}
-  for ours, theirs in zip(("query", "key", "value", "output"), names, strict=True):
-    turn = out_of_heads if ours == "output" else in_heads
-    found[f"{theirs}.weight"] = turn(params[ours]["kernel"])
-    if "bias" in params[ours]:
-      found[f"{theirs}.bias"] = params[ours]["bias"].reshape(-1)
-  return found
-
-
-def dense(params, name):
-  return {f"{name}.weight": params["kernel"].T, f"{name}.bias": params["bias"]}
-
-
-def norm(params, name):
-  return {f"{name}.weight": params["scale"], f"{name}.bias": params["bias"]}
-
-
-def layers(stack, layer):
-  """Weights of all layers of a stack; `layer(params, index)` gives those of one."""
-  found = {}
-  for index in range(L):
-    found |= layer(jax.tree.map(lambda x, i=index: x[i], stack), index)
-  return found
-
-
-def openai_layer(params, index, prefix):
-  """GPT-1 and 2 keep matrices as [in, out], and queries, keys and values in one."""
-  heads = [params["attention"][name] for name in ("query", "key", "value")]
-  return {
-    f"{prefix}.attn.c_attn.weight": np.concatenate([in_heads(h["kernel"]).T for h in heads], 1),
-    f"{prefix}.attn.c_attn.bias": np.concatenate([h["bias"].reshape(-1) for h in heads]),
-    f"{prefix}.attn.c_proj.weight": out_of_heads(params["attention"]["output"]["kernel"]).T,
-    f"{prefix}.attn.c_proj.bias": params["attention"]["output"]["bias"],
-    f"{prefix}.mlp.c_fc.weight": params["mlp"]["up"]["kernel"],
-    f"{prefix}.mlp.c_fc.bias": params["mlp"]["up"]["bias"],
-    f"{prefix}.mlp.c_proj.weight": params["mlp"]["down"]["kernel"],
-    f"{prefix}.mlp.c_proj.bias": params["mlp"]["down"]["bias"],
-    **norm(params["attention_norm"], f"{prefix}.ln_1"),
-    **norm(params["mlp_norm"], f"{prefix}.ln_2"),
-  }
+  with tempfile.TemporaryDirectory() as folder:
+    kind = huggingface.write(folder, settings(name, model), params)
+    make = getattr(transformers, kind).from_pretrained
+    theirs, seen = make(folder, output_loading_info=True, **options)
+  assert not any(seen.values()), seen
+  return theirs.double().eval()
 
 
 @functools.cache
 def gpt2():
-  import transformers
-
   ours = gpt.Model(V, T, **SIZES)
   params = created(ours, ROW)
-  config = transformers.GPT2Config(
-    vocab_size=V, n_positions=T, n_embd=D, n_layer=L, n_head=N, bos_token_id=0, eos_token_id=EOS
-  )
-  weights = layers(
-    params["decoder_layers"], lambda p, i: openai_layer(p, i, f"transformer.h.{i}")
-  ) | {
-    "transformer.wte.weight": params["embedding"],
-    "transformer.wpe.weight": params["position_embedding"],
-    **norm(params["final_norm"], "transformer.ln_f"),
-  }
-  return ours, params, fill(transformers.GPT2LMHeadModel(config), weights)
+  return ours, params, handed_over("transformer.gpt", ours, params)
 
 
 @functools.cache
 def gpt1():
-  import transformers
-
   ours = gpt.Model(V, T, norm_place="post", **SIZES)
   params = created(ours, ROW)
-  config = transformers.OpenAIGPTConfig(vocab_size=V, n_positions=T, n_embd=D, n_layer=L, n_head=N)
-  weights = layers(
-    params["decoder_layers"], lambda p, i: openai_layer(p, i, f"transformer.h.{i}")
-  ) | {
-    "transformer.tokens_embed.weight": params["embedding"],
-    "transformer.positions_embed.weight": params["position_embedding"],
-  }
-  return ours, params, fill(transformers.OpenAIGPTLMHeadModel(config), weights)
+  return ours, params, handed_over("transformer.gpt", ours, params)
 
 
 @functools.cache
-def llama2():
-  import transformers
-
+def llama2(rotary="halves"):
   ours = llama.Model(
-    V, T, layers=L, features=D, heads=N, kv_heads=2, mlp_features=F, rotary="halves"
+    V,
+    T,
+    layers=L,
+    features=D,
+    heads=N,
+    kv_heads=2,
+    mlp_features=F,
+    rotary=rotary,
+    rotary_base=500.0,
   )
   params = created(ours, ROW)
-  config = transformers.LlamaConfig(
-    vocab_size=V,
-    max_position_embeddings=T,
-    hidden_size=D,
-    intermediate_size=F,
-    num_hidden_layers=L,
-    num_attention_heads=N,
-    num_key_value_heads=2,
-    rms_norm_eps=1e-6,
-    bos_token_id=0,
-    eos_token_id=EOS,
-  )
-
-  def layer(p, i):
-    prefix = f"model.layers.{i}"
-    names = [f"{prefix}.self_attn.{x}_proj" for x in "qkvo"]
-    mlp = {f"{prefix}.mlp.{x}_proj.weight": p["mlp"][y]["kernel"].T for x, y in _LLAMA_MLP}
-    return (
-      attention(p["attention"], names)
-      | mlp
-      | {
-        f"{prefix}.input_layernorm.weight": p["attention_norm"]["scale"],
-        f"{prefix}.post_attention_layernorm.weight": p["mlp_norm"]["scale"],
-      }
-    )
-
-  weights = layers(params["decoder_layers"], layer) | {
-    "model.embed_tokens.weight": params["embedding"],
-    "model.norm.weight": params["final_norm"]["scale"],
-    "lm_head.weight": params["unembedding"],
-  }
-  return ours, params, fill(transformers.LlamaForCausalLM(config), weights)
+  return ours, params, handed_over("transformer.llama", ours, params)
 
 
-# The activation is of the projection that Hugging Face calls the gate.
-_LLAMA_MLP = (("gate", "up"), ("up", "gate"), ("down", "down"))
+def llama2_of_meta():
+  return llama2("pairs")
 
 
 @functools.cache
 def marian():
-  import transformers
-
   ours = encoder_decoder.Model(
     V,
     V,
+    source_length=T,
+    target_length=T,
     encoder_layers=L,
     decoder_layers=L,
     features=D,
@@ -217,82 +121,17 @@ def marian():
     dropout=0.0,
   )
   params = created(ours, SOURCE, TARGET)
-  side = dict(layers=L, attention_heads=N, ffn_dim=F)
-  config = transformers.MarianConfig(
-    vocab_size=V,
-    d_model=D,
-    max_position_embeddings=T,
-    activation_function="relu",
-    scale_embedding=True,
-    bos_token_id=0,
-    eos_token_id=EOS,
-    pad_token_id=0,
-    decoder_start_token_id=0,
-    forced_eos_token_id=None,
-    **{f"{end}_{k}": v for end in ("encoder", "decoder") for k, v in side.items()},
-  )
-
-  def layer(p, i, end):
-    prefix = f"model.{end}.layers.{i}"
-    projections = [f"{x}_proj" for x in ("q", "k", "v")] + ["out_proj"]
-    found = attention(p["attention"], [f"{prefix}.self_attn.{x}" for x in projections])
-    found |= norm(p["attention_norm"], f"{prefix}.self_attn_layer_norm")
-    if end == "decoder":
-      found |= attention(p["cross_attention"], [f"{prefix}.encoder_attn.{x}" for x in projections])
-      found |= norm(p["cross_norm"], f"{prefix}.encoder_attn_layer_norm")
-    found |= dense(p["mlp"]["up"], f"{prefix}.fc1") | dense(p["mlp"]["down"], f"{prefix}.fc2")
-    return found | norm(p["mlp_norm"], f"{prefix}.final_layer_norm")
-
-  theirs = transformers.MarianMTModel(config)
-  weights = {"model.shared.weight": params["target_embedding"]}
-  for end in ("encoder", "decoder"):
-    weights |= layers(params[f"{end}_layers"], functools.partial(layer, end=end))
-    waves = getattr(theirs.model, end).embed_positions.weight
-    weights[f"model.{end}.embed_positions.weight"] = waves.detach().double().numpy()
-  named = {name for name, _ in theirs.named_parameters()}
-  return ours, params, fill(theirs, {k: v for k, v in weights.items() if k in named})
+  return ours, params, handed_over("transformer.encoder_decoder", ours, params)
 
 
 @functools.cache
 def bert():
-  import transformers
-
   ours = encoder.Model(V, T, types=2, mlp_features=F, **SIZES)
   params = created(ours, ROW)
-  config = transformers.BertConfig(
-    vocab_size=V,
-    max_position_embeddings=T,
-    hidden_size=D,
-    num_hidden_layers=L,
-    num_attention_heads=N,
-    intermediate_size=F,
-  )
-
-  def layer(p, i):
-    prefix = f"bert.encoder.layer.{i}"
-    names = [f"{prefix}.attention.self.{x}" for x in ("query", "key", "value")]
-    return (
-      attention(p["attention"], [*names, f"{prefix}.attention.output.dense"])
-      | norm(p["attention_norm"], f"{prefix}.attention.output.LayerNorm")
-      | dense(p["mlp"]["up"], f"{prefix}.intermediate.dense")
-      | dense(p["mlp"]["down"], f"{prefix}.output.dense")
-      | norm(p["mlp_norm"], f"{prefix}.output.LayerNorm")
-    )
-
-  start = "bert.embeddings"
-  weights = layers(params["encoder_layers"], layer) | {
-    f"{start}.word_embeddings.weight": params["embedding"],
-    f"{start}.position_embeddings.weight": params["position_embedding"],
-    f"{start}.token_type_embeddings.weight": params["type_embedding"],
-    **norm(params["first_norm"], f"{start}.LayerNorm"),
-    **dense(params["projection"], "cls.predictions.transform.dense"),
-    **norm(params["final_norm"], "cls.predictions.transform.LayerNorm"),
-    "cls.predictions.bias": params["output_bias"],
-  }
-  return ours, params, fill(transformers.BertForMaskedLM(config), weights)
+  return ours, params, handed_over("transformer.encoder", ours, params)
 
 
-@pytest.mark.parametrize("make", [gpt1, gpt2, llama2])
+@pytest.mark.parametrize("make", [gpt1, gpt2, llama2, llama2_of_meta])
 def test_logits_of_decoders(make):
   import torch
 

@@ -74,7 +74,8 @@ class Run:
 
   Attributes:
     seed: the one number from which all randomness of the run derives.
-    init_from: a workdir whose trained parameters are taken over by name; empty for none.
+    init_from: a workdir whose trained parameters are taken over by name, or `hf:DIR`, or
+      `peft:DIR` (docs/huggingface.md); empty for none.
   """
 
   seed: Annotated[int, "[0, 4294967295]"] = 0

@@ -67,7 +67,9 @@ def examples(source: Source, name: str, *, most: int | None = None) -> Examples:
   )
   seen = source.transform(dict(stored), keys, train=False)
   names = tuple(source.class_names) if hasattr(source, "class_names") else ()
-  return Examples({k: np.asarray(v) for k, v in seen.items()}, names, source.tokenizers())
+  originals = source.originals(name) if hasattr(source, "originals") else {}
+  arrays = {k: np.asarray(v) for k, v in seen.items()}
+  return Examples(arrays, names, source.tokenizers(), originals)
 
 
 def means(metrics: dict[str, Mean]) -> dict[str, float]:

@@ -48,10 +48,31 @@ def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.St
     mutable = {name: tree for name, tree in variables.items() if name != "params"}
     params = variables["params"]
     if before is not None:
-      params, mutable = adopt(params, before.params), _take_over(mutable, before.mutable)
+      params, mutable = _adopted(adopt, params, before.params), _take_over(mutable, before.mutable)
     return steps.initial(stage.program, params, mutable, rng, stored)
 
   return init
+
+
+def _adopted(adopt, fresh, before):
+  """`fresh` with what a model takes over; its adapters are no affair of the model's.
+
+  Raises:
+    ConfigError: what came before is of another model.
+  """
+  own = {name: tree for name, tree in fresh.items() if name != lora.GROUP}
+  try:
+    found = adopt(own, {name: tree for name, tree in before.items() if name != lora.GROUP})
+  except ValueError as error:
+    raise ConfigError(
+      f"config.model: {error}",
+      kept="what came before",
+      do="give this stage the sizes of what it goes on from",
+    ) from None
+  if lora.GROUP not in fresh:
+    return found
+  known = {lora.GROUP: before[lora.GROUP]} if lora.GROUP in before else {}
+  return {**found, **_take_over({lora.GROUP: fresh[lora.GROUP]}, known)}
 
 
 def model_inputs(stage: Stage) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -73,22 +73,26 @@ def prompt(
   sampling: Mapping[str, Any],
   options: Mapping[str, Any],
   *,
+  pairs: Sequence[str] = (),
+  asked: str = "",
   draft: str = "",
   proposals: int = 4,
   weights: str = "latest",
 ):
-  """Completes prompts by a trained run, to the terminal and into samples/.
+  """Gives prompts to a trained run: a decoder completes them, an encoder answers about them.
 
   Args:
-    path: the workdir.
+    path: the workdir, or `hf:DIR`.
     prompts: texts.
     sampling: fields of `decoding.sampling.Sampling`.
     options: the other fields of `training.prompting.Options`.
+    pairs: second texts, of what is asked of pairs.
+    asked: "generate" or a question of training/asking.py; empty for what the model is for.
     draft: workdir of a run whose model proposes tokens, or empty.
     proposals: of the draft at a time.
     weights: see `training.restore.trained`.
   """
-  from training import prompting  # only runs of text need it
+  from training import asking, elsewhere, prompting  # only runs of text need them
 
   if proposals < 1:
     raise ConfigError(f"--proposals={proposals} is not at least 1", do="ask for one or more")
@@ -98,19 +102,43 @@ def prompt(
     raise ConfigError(str(error), do="change that option") from None
   with contextlib.ExitStack() as held:
 
-    def opened(path: str) -> tuple[Workdir, prompting.Run]:
+    def opened(path: str) -> tuple[pathlib.Path | None, prompting.Run]:
+      """(where the run's samples go, the run)."""
+      if elsewhere.is_elsewhere(path):
+        return None, elsewhere.opened(path)
       workdir = Workdir(path, trained=True)
       held.callback(workdir.close)
       machine, state = trained(workdir, weights)
-      return workdir, prompting.Run(
-        machine.call(state, machine.stage.numbers), machine.stage.source
+      source, task = machine.stage.source, machine.stage.task
+      found = source.tokenizers()
+      mask = found["tokens"].mask if "tokens" in found else None
+      mask = task.mask_token if hasattr(task, "mask_token") else mask
+      return workdir / "samples", prompting.Run(
+        machine.call(state, machine.stage.numbers), source, mask
       )
 
-    workdir, run = opened(path)
+    folder, run = opened(path)
+    asked = asked or asking.question(run.call.model) or "generate"
+    if asked != "generate":
+      lines = asking.answer(run, asked, prompts, pairs, folder=folder)
+      if folder is not None:
+        file = folder / f"{asked}.txt"
+        folder.mkdir(exist_ok=True)
+        workdirs.write_text(file, "".join(f"{line}\n" for line in lines))
+        print(f"saved: {file}", file=sys.stderr)
+      return
     drafting = prompting.Draft(opened(draft)[1], proposals) if draft else None
     completions = prompting.complete(run, prompts, settings, draft=drafting)
-    file = prompting.save(workdir / "samples", completions, settings)
-    print(f"saved: {file}", file=sys.stderr)
+    if folder is not None:
+      file = prompting.save(folder, completions, settings)
+      print(f"saved: {file}", file=sys.stderr)
+
+
+def export(path: str, to: str, *, weights: str = "latest"):
+  """Writes a trained run for others: see `training.elsewhere.export`."""
+  from training import elsewhere
+
+  elsewhere.export(path, to, weights=weights)
 
 
 def tokenizer(config: Mapping[str, Any], out: str):

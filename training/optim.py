@@ -91,7 +91,13 @@ class Optimizer(abc.ABC):
     return optax.chain(*chain, optax.scale_by_learning_rate(self.rate(updates)))
 
   def _decayed(self, params):
-    return jax.tree.map(lambda leaf: self.decay == "all" or leaf.ndim > 1, params)
+    # By name too: the biases of stacked layers are matrices, a row a layer.
+    def kernel(path, leaf):
+      return leaf.ndim > 1 and not path[-1].key.endswith(("bias", "scale"))
+
+    return jax.tree.map_with_path(
+      lambda path, leaf: self.decay == "all" or kernel(path, leaf), params
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,14 +115,33 @@ class Sgd(Optimizer):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adam(Optimizer):
-  """Kingma & Ba 2015, arXiv:1412.6980."""
+  """Kingma & Ba 2015, arXiv:1412.6980.
+
+  Attributes:
+    b1: decay of the mean of gradients.
+    b2: decay of the mean of their squares.
+    epsilon: added to the root of the latter.
+    bias_correction: whether the means, which start from zero, are divided by what that costs them.
+      Without it, as BERT was trained (Devlin et al. 2019, the code), update t is about
+      (1 - b1^t) / sqrt(1 - b2^t) times as large (Mosbach et al. 2021, arXiv:2006.04884, section 5).
+  """
 
   b1: Annotated[float, "[0, 1)", "traced"] = 0.9
   b2: Annotated[float, "[0, 1)", "traced"] = 0.999
   epsilon: Annotated[float, "(0, inf)", "traced"] = 1e-8
+  bias_correction: bool = True
 
   def scale(self):
-    return optax.scale_by_adam(self.b1, self.b2, self.epsilon)
+    adam = optax.scale_by_adam(self.b1, self.b2, self.epsilon)
+    if self.bias_correction:
+      return adam
+
+    def update(grads, state, params=None):
+      _, state = adam.update(grads, state, params)
+      direction = lambda mean, square: mean / (jnp.sqrt(square) + self.epsilon)  # noqa: E731
+      return jax.tree.map(direction, state.mu, state.nu), state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,4 +184,31 @@ class Adadelta(Optimizer):
     return optax.scale_by_adadelta(self.rho, self.epsilon)
 
 
-NAMES = {cls.__name__.lower(): cls for cls in (Sgd, Adam, AdamW, Adagrad, RmsProp, Adadelta)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adafactor(Optimizer):
+  """Shazeer & Stern 2018, arXiv:1804.04235, algorithms 4 to 6, with which T5 was trained.
+
+  The mean of squares of a matrix is kept by rows and columns where both are 128 or more. There is
+  no mean of gradients, and a rate is relative to the root mean square of the parameter. A stack of
+  equal layers is one parameter here, as are the matrices of all heads.
+
+  Attributes:
+    exponent: the mean of squares decays by 1 - t^-exponent at update t.
+    threshold: the root mean square that an update is scaled down to.
+    smallest: of a parameter's root mean square, so that one that starts from zero moves.
+  """
+
+  exponent: Annotated[float, "(0, 1]"] = 0.8
+  threshold: Annotated[float, "(0, inf)"] = 1.0
+  smallest: Annotated[float, "(0, inf)"] = 1e-3
+
+  def scale(self):
+    return optax.chain(
+      optax.scale_by_factored_rms(decay_rate=self.exponent),
+      optax.clip_by_block_rms(self.threshold),
+      optax.scale_by_param_block_rms(self.smallest),
+    )
+
+
+_CLASSES = (Sgd, Adam, AdamW, Adagrad, RmsProp, Adadelta, Adafactor)
+NAMES = {cls.__name__.lower(): cls for cls in _CLASSES}

@@ -38,10 +38,17 @@ _LAG = 2  # how many tokens may change how the ones before them read
 
 
 class Run(NamedTuple):
-  """A trained run: its model, compiled, and its data, which has the tokenizers."""
+  """A trained run.
+
+  Attributes:
+    call: its model, compiled.
+    source: its data, which has the tokenizers.
+    mask: the token that stands for what is hidden, or None.
+  """
 
   call: Caller
   source: Source
+  mask: int | None = None
 
 
 class Draft(NamedTuple):

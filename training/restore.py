@@ -10,7 +10,6 @@ from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints, Corrupt
 from training.errors import CheckpointError
-from training.initial import Before, handed_on
 from training.machine import Machine, Machines
 from training.workdir import ASSETS, Workdir
 
@@ -138,15 +137,3 @@ def _averaged(checkpoints: Checkpoints, machine: Machine, state, newest: int, ex
     count += 1
   print(f"the average of {count} checkpoints", flush=True)
   return state.replace(params=jax.tree.map(lambda x: x / count, total), ema=None)
-
-
-def elsewhere(experiment: Experiment) -> Before | None:
-  """What the run named by `init_from` hands on, None where none is named."""
-  if not experiment.run.init_from:
-    return None
-  workdir = Workdir(experiment.run.init_from, trained=True)
-  try:
-    machine, state = trained(workdir, "latest")
-    return handed_on(machine.stage, state)
-  finally:
-    workdir.close()

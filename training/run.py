@@ -248,8 +248,12 @@ def _before(runs: Sequence[Run], last: Stage, state, machine: Machine):
   if state is not None:
     # Another stage may run on other devices; the host is common ground.
     return machine.parallel.on_host(handed_on(last, state))
-  before = restore.elsewhere(runs[0].experiment)
-  return None if before is None else [to_host(before)] * len(runs)
+  if not runs[0].experiment.run.init_from:
+    return None
+  from training import elsewhere  # formats that few runs need
+
+  before = elsewhere.before(runs[0].experiment)
+  return [to_host(before)] * len(runs)
 
 
 def _watcher(workdir: Workdir, machine: Machine, stage: Stage):

@@ -204,7 +204,7 @@ class Attention(nn.Module):
       arXiv:2305.13245), one by all (Shazeer 2019, arXiv:1911.02150). 0 is as many as `heads`.
     head_features: H; 0 is D / N.
     bias: whether projections have biases.
-    scaled: whether dot products are divided by sqrt(H). T5 leaves that to its initial weights.
+    scaled: whether dot products are divided by sqrt(H); if not, the initial queries are (T5).
     rotary: how queries and keys are rotated by their positions; "none" is not at all.
     rotary_base: of the angles.
     dropout: of attention weights.
@@ -234,7 +234,11 @@ class Attention(nn.Module):
     projection = functools.partial(
       Projection, bias=self.bias, kernel_init=self.kernel_init, dtype=self.dtype
     )
-    self.query = projection((self.heads, width))
+
+    def query_init(*args):
+      return self.kernel_init(*args) * (1.0 if self.scaled else width**-0.5)
+
+    self.query = projection((self.heads, width), kernel_init=query_init)
     self.key = projection((self.kv_heads or self.heads, width))
     self.value = projection((self.kv_heads or self.heads, width))
     self.output = nn.DenseGeneral(

@@ -51,6 +51,19 @@ def scope(index: jax.Array, shards: Shards = WHOLE):
     _scope.reset(token)
 
 
+@contextlib.contextmanager
+def several(count: int):
+  """While a model has `count` rows of each example, one after another, where the batch has one."""
+  index, shards = _scope.get()
+  if index is not None:
+    index = (index[:, None] * count + jnp.arange(count)).reshape(-1)
+  token = _scope.set(_Scope(index, shards))
+  try:
+    yield
+  finally:
+    _scope.reset(token)
+
+
 def total(tree):
   """`tree` of local sums, summed over the devices that share the batch."""
   return _scope.get().shards.total(tree)

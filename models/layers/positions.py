@@ -98,6 +98,7 @@ class RelativeBias(nn.Module):
     bidirectional: whether queries see keys ahead of them.
     buckets: see `buckets`.
     furthest: see `buckets`.
+    init_std: of the numbers at the start.
     dtype: of the result.
   """
 
@@ -105,12 +106,13 @@ class RelativeBias(nn.Module):
   bidirectional: bool
   buckets: Annotated[int, "[4, inf)"] = 32
   furthest: Annotated[int, "[8, inf)"] = 128
+  init_std: Annotated[float, "(0, inf)"] = 0.02
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, queries_BT: jax.Array, keys_BS: jax.Array) -> jax.Array:
     """[B, H, T, S] from positions."""
-    table_NH = self.param("bias", nn.initializers.normal(0.02), (self.buckets, self.heads))
+    table_NH = self.param("bias", nn.initializers.normal(self.init_std), (self.buckets, self.heads))
     found_BTS = buckets(
       keys_BS[:, None, :] - queries_BT[:, :, None],
       bidirectional=self.bidirectional,

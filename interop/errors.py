@@ -1,0 +1,28 @@
+"""What is raised on files that cannot be taken over."""
+
+from collections.abc import Sequence
+
+_SHOWN = 3  # of each kind of fault, in the message
+
+
+class Unreadable(Exception):
+  """A file that is not what it should be, or a model that another's format cannot hold.
+
+  Attributes:
+    details: everything that is wrong, a line each, where the message has room for the first few.
+  """
+
+  def __init__(self, what: str, details: Sequence[str] = ()):
+    super().__init__(" ".join(what.split()))
+    self.details = list(details)
+
+
+def listed(where: object, faults: dict[str, list[str]]) -> Unreadable:
+  """The error that lists faults by kind: in its message the first of each, in `details` all."""
+  parts = []
+  for kind, lines in faults.items():
+    if lines:
+      more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+      parts.append(f"{len(lines)} {kind}: {', '.join(lines[:_SHOWN])}{more}")
+  details = [f"{kind}: {line}" for kind, lines in faults.items() for line in lines]
+  return Unreadable(f"{where}: {'; '.join(parts)}", details)

@@ -1,0 +1,1 @@
+"""One file for each `model_type` of config.json; each defines `FAMILY`."""
