@@ -174,22 +174,30 @@ class Source(source.Source):
       for pair in itertools.pairwise(parts)
     ]
     if most:
-      pairs = [
-        pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, most).round().astype(int))
-      ]
-    # Another document's stretch: of a fixed choice, so that a pair is the same wherever it is read.
-    generator = np.random.default_rng(0)
-    pool = [(number, part) for number, parts in enumerate(documents) for part in parts]
-    if pairs and len({number for number, _ in pool}) < 2:
-      raise ValueError(f"{self.dataset}: one document to {name} on, so none other")
+      kept = np.linspace(0, len(pairs) - 1, most).round().astype(int)
+      pairs = [pairs[i] for i in np.unique(kept)]
+    others = self._others(name, documents, [number for number, *_ in pairs])
     keys = ("first", "second", "other")
     rows = {key: np.full((len(pairs), self.half + 1), -1, np.int32) for key in keys}
-    for row, (number, first, second) in enumerate(pairs):
-      while (other := pool[generator.integers(len(pool))])[0] == number:
-        pass
-      for key, ids in zip(keys, (first, second, other[1]), strict=True):
+    for row, ((_, first, second), other) in enumerate(zip(pairs, others, strict=True)):
+      for key, ids in zip(keys, (first, second, other), strict=True):
         rows[key][row, : len(ids) + 1] = [*ids, self._tokenizer.eos]
     return {**rows, "begin": np.full(len(pairs), self._tokenizer.bos, np.int32)}
+
+  def _others(self, name: str, documents, numbers: Sequence[int]) -> list[np.ndarray]:
+    """For each pair a stretch of another document; of pairs whose order is asked, none."""
+    if self.relation == "order":
+      return [np.zeros(0, np.int32) for _ in numbers]
+    pool = [(number, part) for number, parts in enumerate(documents) for part in parts]
+    if numbers and len({number for number, _ in pool}) < 2:
+      raise ValueError(f"{self.dataset}: one document to {name} on, so none other")
+    # Of a fixed choice, so that a pair is the same wherever it is read.
+    generator, found = np.random.default_rng(0), []
+    for number in numbers:
+      while (other := pool[generator.integers(len(pool))])[0] == number:
+        pass
+      found.append(other[1])
+    return found
 
 
 def stretches(sentences: Sequence[np.ndarray], room: int) -> tuple[list[np.ndarray], int]:

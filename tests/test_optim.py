@@ -304,6 +304,6 @@ def test_the_rate_is_what_the_transformation_applies(name, schedule, warmup):
 
 def test_names_are_the_classes_in_lower_case():
   assert {name: cls.__name__.lower() for name, cls in optim.NAMES.items()} == {
-    name: name for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop", "adadelta")
+    name: name for name in ("sgd", "adam", "adamw", "adagrad", "rmsprop", "adadelta", "adafactor")
   }
   assert all(dataclasses.is_dataclass(cls) for cls in optim.NAMES.values())

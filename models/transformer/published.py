@@ -115,8 +115,87 @@ LLAMA: Sizes = {
   "llama2-70b": _llama(80, 8192, 64, 28_672, length=4096, kv_heads=8, epsilon=1e-5),
 }
 
-# Devlin et al. 2019, arXiv:1810.04805, section 3; the vocabulary of the lower-cased release.
+
+def _bert(
+  layers: int, features: int, heads: int, *, vocabulary=30_522, types=2, **changes
+) -> dict[str, Any]:
+  return dict(
+    vocabulary=vocabulary,
+    length=512,
+    layers=layers,
+    features=features,
+    heads=heads,
+    types=types,
+    **changes,
+  )
+
+
+def _albert(layers: int, features: int, heads: int) -> dict[str, Any]:
+  small = dict(embedding_features=128, shared="all", activation="gelu_tanh")
+  return _bert(layers, features, heads, vocabulary=30_000, **small)
+
+
+_ROBERTA = dict(vocabulary=50_265, types=1, position_offset=2, epsilon=1e-5)
+
 ENCODER: Sizes = {
-  "bert-base": dict(vocabulary=30_522, length=512, layers=12, features=768, heads=12, types=2),
-  "bert-large": dict(vocabulary=30_522, length=512, layers=24, features=1024, heads=16, types=2),
+  # Devlin et al. 2019, arXiv:1810.04805, section 3; the vocabulary of the lower-cased release.
+  "bert-base": _bert(12, 768, 12),
+  "bert-large": _bert(24, 1024, 16),
+  # Liu et al. 2019, arXiv:1907.11692, as released.
+  "roberta-base": _bert(12, 768, 12, **_ROBERTA),
+  "roberta-large": _bert(24, 1024, 16, **_ROBERTA),
+  # Lan et al. 2020, arXiv:1909.11942, table 1, which prints 12M, 18M, 60M and 235M.
+  "albert-base": _albert(12, 768, 12),
+  "albert-large": _albert(24, 1024, 16),
+  "albert-xlarge": _albert(24, 2048, 32),
+  "albert-xxlarge": _albert(12, 4096, 64),
+  # Sanh et al. 2019, arXiv:1910.01108, table 3, which prints 66M.
+  "distilbert": _bert(6, 768, 12, types=0),
+  # Wang et al. 2020, arXiv:2002.10957, as sentence-transformers released it.
+  "minilm-l6": _bert(6, 384, 12),
+}
+
+
+def _t5(
+  layers: int, features: int, heads: int, mlp_features: int, *, head_features=64, **changes
+) -> dict[str, Any]:
+  """32,000 pieces and 100 sentinels, padded to 32,128 ids."""
+  return dict(
+    vocabulary=32_128,
+    head_features=head_features,
+    encoder_layers=layers,
+    decoder_layers=layers,
+    features=features,
+    heads=heads,
+    mlp_features=mlp_features,
+    **changes,
+  )
+
+
+_GATED = dict(activation="gelu_tanh", gated=True, tied=False)
+
+T5: Sizes = {
+  # Raffel et al. 2020, arXiv:1910.10683, section 3.7.
+  "small": _t5(6, 512, 8, 2048),
+  "base": _t5(12, 768, 12, 3072),
+  "large": _t5(24, 1024, 16, 4096),
+  "3b": _t5(24, 1024, 32, 16_384, head_features=128),
+  "11b": _t5(24, 1024, 128, 65_536, head_features=128),
+  # Released later as 1.1.
+  "1.1-small": _t5(8, 512, 6, 1024, **_GATED),
+  "1.1-base": _t5(12, 768, 12, 2048, **_GATED),
+}
+
+
+def _vit(patch: int, layers: int, features: int, heads: int) -> dict[str, Any]:
+  return dict(patch=patch, layers=layers, features=features, heads=heads)
+
+
+# Dosovitskiy et al. 2021, arXiv:2010.11929, table 1, which prints 86M, 307M and 632M.
+VIT: Sizes = {
+  "b16": _vit(16, 12, 768, 12),
+  "b32": _vit(32, 12, 768, 12),
+  "l16": _vit(16, 24, 1024, 16),
+  "l32": _vit(32, 24, 1024, 16),
+  "h14": _vit(14, 32, 1280, 16),
 }
