@@ -41,6 +41,8 @@ class ImageSource(source.Source):
       draw an example that never changes.
     crop_padding: pixels of zero padding on each side before the random crop; 0 means no crop.
     flip: whether to flip horizontally at random.
+    resolution: a model sees images of so many pixels on either side, bilinearly resized; 0 leaves
+      them as they are stored.
   """
 
   validation: Annotated[int, "[0, inf)"] = 0
@@ -50,6 +52,7 @@ class ImageSource(source.Source):
   binarize: Literal["none", "dynamic", "fixed"] = "none"
   crop_padding: Annotated[int, "[0, inf)"] = 0  # train only
   flip: bool = False  # train only
+  resolution: Annotated[int, "[0, inf)"] = 0
 
   @property
   @abc.abstractmethod
@@ -85,11 +88,17 @@ class ImageSource(source.Source):
     }
 
   def facts(self) -> Mapping[str, Any]:
+    side = self.resolution
     return {
-      "data_shape": self.data_shape,
+      "data_shape": (side, side, self.data_shape[-1]) if side else self.data_shape,
       "classes": len(self.class_names),
-      "levels": self.levels if self.binarize == "none" else 2,
+      "levels": self._levels_seen(),
     }
+
+  def _levels_seen(self) -> int:
+    if self.resolution and self.binarize != "dynamic":
+      return 0  # resized images have the values in between
+    return self.levels if self.binarize == "none" else 2
 
   def conditions(self) -> Mapping[str, str]:
     # Bounds on binarised images, drawn afresh or once, and on grey ones are three different things.
@@ -167,6 +176,8 @@ class ImageSource(source.Source):
       image = jax.vmap(functools.partial(_crop, padding=self.crop_padding))(image, _fold(keys, 0))
     if train and self.flip:
       image = jax.vmap(_flip)(image, _fold(keys, 1))
+    if self.resolution:
+      image = _resized(image, self.resolution)
     if self.binarize == "dynamic":
       image = _by_pixel(jax.vmap(_bernoulli))(image, _fold(keys, 2))
     return {**batch, "image": image}
@@ -188,6 +199,7 @@ class ImageSource(source.Source):
     # Only settings that the examples themselves do not show: where they lie, how many are held out
     # and how they are read may differ between machines that train the same thing.
     settings = (self.binarize, self.crop_padding, self.flip)
+    settings += (self.resolution,) if self.resolution else ()
     return hashlib.sha256(repr(settings).encode())
 
 
@@ -319,6 +331,10 @@ def _crop(image: jax.Array, key: jax.Array, *, padding: int) -> jax.Array:
 
 def _flip(image: jax.Array, key: jax.Array) -> jax.Array:
   return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def _resized(image: jax.Array, side: int) -> jax.Array:
+  return jax.image.resize(image, (len(image), side, side, image.shape[-1]), "bilinear")
 
 
 def _bernoulli(image: jax.Array, key: jax.Array) -> jax.Array:

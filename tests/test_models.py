@@ -774,6 +774,7 @@ def test_every_parameter_of_every_phase_receives_a_gradient(experiment):
           assert np.any(leaf), f"{where} receives no gradient"
 
 
+_BELOW_HEAD = ("patch", "class", "position", "encoder", "final", "representation")
 # Parameters that a phase leaves alone on purpose: (model, phase, part of the path).
 IDLE = {
   ("autoencoder.stacked", "classify", "decoder"),  # fine-tuning goes through the encoders
@@ -782,6 +783,8 @@ IDLE = {
   # v of the alignment starts from zero (appendix B.1), so what it weighs moves a step later.
   ("recurrent.bahdanau", "sequence_to_sequence", "['query']"),
   ("recurrent.bahdanau", "sequence_to_sequence", "['key']"),
+  # A Vision Transformer's classifier starts from zero (section 3.2), so what is below it does too.
+  *(("transformer.vit", "classify", part) for part in _BELOW_HEAD),
 }
 
 
@@ -938,7 +941,7 @@ def test_padding_changes_no_measure(experiment):
     found = measure(params, mutable, wider, rng)
     assert "loss" in found
     close(found, expected, rtol=_rounding(stage))
-    if not {"tokens", "target"} & set(batch):  # those count tokens
+    if not {"tokens", "target", "words"} & set(batch):  # those count tokens
       assert all(float(m.count) == 6 for m in found.values())
 
 
