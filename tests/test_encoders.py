@@ -8,7 +8,7 @@ from test_models import close
 
 from data import sentence_pairs
 from models.transformer import bert, distilled, encoder, published, sentence_encoder
-from tasks import distill, pretrain_bert, siamese
+from tasks import distill, masked_language_model, pretrain_bert, siamese
 from tasks.objective import Mean, weighted
 from tasks.similarity import cosine
 
@@ -224,6 +224,21 @@ def test_the_loss_is_the_sum_of_two_means_and_marks_stay():
   assert hidden.chosen.any()
   assert not (hidden.chosen & (batch["special"] == 1)).any()
   np.testing.assert_array_equal(hidden.tokens[:, [0, 5, 9]], batch["tokens"][:, [0, 5, 9]])
+
+
+def test_runs_of_neighbours_are_hidden_together():
+  """Lan et al. 2020, equation 3: p(n) = (1 / n) / (1 + 1/2 + 1/3)."""
+  task = masked_language_model.Task(rate=0.06, ngrams=3)
+  row = jnp.ones((400, 200), jnp.int32)
+  chosen = np.asarray(task.hide(row, jax.random.key(0), V).chosen)
+  assert 0.054 < chosen.mean() <= 0.061
+  edges = np.diff(np.pad(chosen, ((0, 0), (1, 1))).astype(int), axis=1)
+  starts, ends = (np.argwhere(edges == side)[:, 1] for side in (1, -1))
+  counts = np.bincount(ends - starts, minlength=4)[1:4]
+  # Runs seldom meet at this rate; those that do make long ones.
+  np.testing.assert_allclose(counts / counts.sum(), np.array([6, 3, 2]) / 11, atol=0.05)
+  alone = masked_language_model.Task(rate=0.06).hide(row, jax.random.key(0), V).chosen
+  assert 0.058 < alone.mean() < 0.062
 
 
 def test_unlike_means_add_up_over_unequal_parts():

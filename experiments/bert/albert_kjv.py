@@ -8,9 +8,8 @@ Paper     Lan et al. 2020, "ALBERT", arXiv:1909.11942, sections 3.1 and 4.6, tab
 Run       python launch.py train --config=experiments/bert/albert_kjv.py:small --workdir=runs/albert
 Takes     small: about 4 min on two CPU cores.
 Data      paper (ALBERT-base): text of your own, a sentence a line and an empty line between
-          documents, and a vocabulary of 30,000 pieces. Tokens are hidden one by one, not in runs of
-          up to three; AdamW, not LAMB. small: the King James Bible, of which whole chapters are
-          held out, and their verses.
+          documents, and a vocabulary of 30,000 pieces; AdamW, not LAMB. small: the King James
+          Bible, of which whole chapters are held out, and their verses.
 """
 
 from ml_collections import ConfigDict
@@ -64,7 +63,7 @@ def get_config(variant="paper"):
   smoke = variant == "smoke"
   if variant == "paper":
     sizes = dict(layers=12, features=768, heads=12, embedding_features=128)
-    task = dict(mask_token=4)
+    task = dict(mask_token=4, ngrams=3)
     data = dict(
       name="sentence_pairs:files",
       path="corpora/albert/*.txt",
