@@ -6,8 +6,10 @@
     frechet < 0.3 and frechet < frechet_gaussian + 0.05
 
 A name is a metric of the run, `rival.NAME` the metric of a rival's run with the same seed; beside
-them there are numbers, + - * /, parentheses, abs(), log() and sqrt(). Nothing of it is executed:
-what is no such arithmetic is refused.
+them there are numbers, + - * /, parentheses, abs(), log() and sqrt(). `deviation(x)` is how far
+each run's x is from the median of all seeds: `deviation(accuracy) < deviation(rival.accuracy)` says
+that runs differ less among themselves (Brown & Forsythe 1974). Nothing of it is executed: what is
+no such arithmetic is refused.
 """
 
 import ast
@@ -27,7 +29,12 @@ _OPERATORS = {
   ast.Mult: operator.mul,
   ast.Div: operator.truediv,
 }
-_FUNCTIONS = {"abs": np.abs, "log": np.log, "sqrt": np.sqrt}
+_FUNCTIONS = {
+  "abs": np.abs,
+  "log": np.log,
+  "sqrt": np.sqrt,
+  "deviation": lambda x: np.abs(x - np.median(x)),
+}
 
 
 class Comparison(NamedTuple):
