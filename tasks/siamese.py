@@ -18,7 +18,7 @@ import optax
 from evaluation import glue
 from tasks.objective import Batch, Call, Examples, Mean, Objective, Phase, applied, in_batches
 from tasks.similarity import cosine
-from tasks.views import Table, View
+from tasks.views import Scatter, Table, View
 
 _SHOWN = 8
 
@@ -81,17 +81,21 @@ class Task(Objective):
     }
 
   def views(self, call: Call, train: Examples, test: Examples) -> dict[str, View]:
-    if "tokens" not in test.tokenizers:
-      return {}
     cosine_N = np.asarray(_cosine(in_batches(call, *self.inputs(test.arrays)).vectors))
+    label_N = test.arrays["label"]
+    caption = "Test pairs: their labels, and the cosines of the angles between their vectors."
+    points = np.stack([label_N.astype(np.float32), cosine_N], -1)
+    found: dict[str, View] = {"cosines": Scatter(points, None, ("label", "cosine"), caption)}
+    if "tokens" not in test.tokenizers:
+      return found
     order = np.argsort(-cosine_N, kind="stable")
     decode = test.tokenizers["tokens"].decode
     rows = [
-      (f"{cosine_N[i]:.2f}", f"{test.arrays['label'][i]:g}", *map(decode, test.arrays["tokens"][i]))
+      (f"{cosine_N[i]:.2f}", f"{label_N[i]:g}", *map(decode, test.arrays["tokens"][i]))
       for i in (*order[:_SHOWN], *order[-_SHOWN:])
     ]
     caption = "Of the test pairs those whose vectors are nearest, and those furthest apart."
-    return {"pairs": Table(("cosine", "label", "one text", "the other"), rows, caption)}
+    return found | {"pairs": Table(("cosine", "label", "one text", "the other"), rows, caption)}
 
 
 def _cosine(vectors_B2D: jax.Array) -> jax.Array:

@@ -785,6 +785,8 @@ IDLE = {
   ("recurrent.bahdanau", "sequence_to_sequence", "['key']"),
   # A Vision Transformer's classifier starts from zero (section 3.2), so what is below it does too.
   *(("transformer.vit", "classify", part) for part in _BELOW_HEAD),
+  # Of an adapter's two factors the second starts from zero (Hu et al. 2021, section 4.1).
+  ("transformer.classifier", "text_classify", "['a']"),
 }
 
 

@@ -92,7 +92,7 @@ class Model(FineTuned):
     there_BT1 = valid(tokens_BT)[..., None]
     if self.pooling == "mean":
       total_BD = jnp.where(there_BT1, h_BTD, 0.0).sum(1)
-      vectors_BD = total_BD / jnp.maximum(there_BT1.sum(1), 1)
+      vectors_BD = total_BD / jnp.maximum(there_BT1.sum(1).astype(jnp.float32), 1.0)
     elif self.pooling == "first":
       vectors_BD = h_BTD[:, 0]
     else:
