@@ -18,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from models.layers import batch_axis
+from tasks import attention_maps
 from tasks.objective import Batch, Call, Examples, Objective, Phase, applied
 from tasks.tokens import measured, perplexity
-from tasks.views import Table, View, every_head, first_and_last
+from tasks.views import Table, View
 
 _SHOWN, _TOKENS = 6, 32  # texts shown, tokens of each
 
@@ -176,14 +177,6 @@ class Task(Objective):
     ]
     caption = "Held-out text, the tokens of it that were hidden, and what the model took them for."
     found: dict[str, View] = {"masked": Table(("text", "hidden", "told"), rows, caption)}
-    length = int((tokens_BT[0] >= 0).sum())
-    seen_1T = np.asarray(hidden.tokens)[:1, :length]
-    own = jax.tree.map(lambda x: x[:1, :length], rest)
-    maps = jax.tree.leaves(call(seen_1T, *own, intermediates=True)[1])
-    if maps and length > 1:
-      names = [tokenizer.token(int(t)) for t in seen_1T[0]]
-      caption = "Where each token (row) of a held-out text with some hidden looks, to either side."
-      found["attention"] = first_and_last(maps[-1][:, 0], names, caption)
-      caption = "The same text: a row of each map is a token that looks, a column one looked at."
-      found["attention_heads"] = every_head(maps[-1][:, 0], caption)
-    return found
+    what = "a held-out text with some hidden"
+    inputs = (np.asarray(hidden.tokens), *rest)
+    return found | attention_maps.of_text(call, tokenizer, inputs, what)

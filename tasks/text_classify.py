@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from evaluation import glue, naive_bayes
+from tasks import attention_maps
 from tasks.objective import Batch, Call, Examples, Mean, Objective, Phase, applied, in_batches
 from tasks.views import Confusion, Table, View
 
@@ -87,6 +88,11 @@ class Task(Objective):
     found: dict[str, View] = {
       "confusion": Confusion(counts, names, "Test texts by class and by prediction.")
     }
+    if "tokens" in test.tokenizers:
+      inputs = self.inputs(test.arrays)
+      found |= attention_maps.of_text(
+        call, test.tokenizers["tokens"], inputs, "the first test text"
+      )
     wrong = np.flatnonzero(guess != label)
     # The most confident mistakes: where the labels or the model are worth a second look.
     wrong = wrong[np.argsort(logits_NC[wrong, label[wrong]] - logits_NC[wrong].max(-1))][:_SHOWN]
