@@ -1,5 +1,6 @@
 """Weights from and to Hugging Face's directories by the command line's own ways, and questions."""
 
+import dataclasses
 import json
 import shutil
 import types
@@ -12,12 +13,14 @@ from test_prompting import run_of
 from test_resume import one_device
 
 from data import tokenizers
+from interop import huggingface
 from models.transformer import (
   bert,
   classifier,
   encoder,
   gpt,
   sentence_encoder,
+  t5,
   token_classifier,
 )
 from training import asking, config, elsewhere, look
@@ -101,8 +104,6 @@ def test_an_export_comes_back_bit_for_bit(adapted, tmp_path):
   run = elsewhere.opened(f"hf:{path / 'hf'}")
   assert isinstance(run.call.model, classifier.Model)
   assert run.source.class_names[0] == "law"
-  from interop import huggingface
-
   found = huggingface.read(path / "hf")
   huggingface.write(
     tmp_path / "again",
@@ -194,6 +195,42 @@ def test_a_checkpoint_without_its_tensors_exits_with_4(adapted, tmp_path):
 def test_exports_go_to_known_places(adapted, to, said):
   with pytest.raises(ConfigError, match=said):
     look.export(str(adapted[0] / "run"), to)
+
+
+def written(directory, model, *inputs, **settings):
+  """A model with random weights in Hugging Face's layout, with the tokenizer of the tests."""
+  found = model.Model(**settings)
+  params = found.init({"params": jax.random.key(0)}, *inputs)["params"]
+  own = {f.name: getattr(found, f.name) for f in dataclasses.fields(found) if f.init}
+  kept = {k: v for k, v in own.items() if k not in ("parent", "dtype", "remat")}
+  kept["name"] = model.__name__.removeprefix("models.")
+  huggingface.write(directory, kept, params, tokenizer=tokenizer().to_json())
+  return found, params
+
+
+def test_models_from_elsewhere_write(tmp_path, capsys):
+  size, row = tokenizer().size, np.zeros((1, 4), np.int32)
+  sizes = dict(features=16, heads=2, dropout=0.0, attention_dropout=0.0)
+  model, params = written(
+    tmp_path / "gpt", gpt, row, vocabulary=size, length=32, layers=1, init_std=0.5, **sizes
+  )
+  place, prompt = f"hf:{tmp_path / 'gpt'}", "in the beginning"
+  look.prompt(place, [prompt], dict(temperature=0), dict(steps=5, stream=False))
+  ids = [tokenizer().bos, *tokenizer().encode(prompt)]
+  for _ in range(5):
+    logits = model.apply({"params": params}, np.array([ids], np.int32)).logits
+    ids.append(int(logits[0, -1].argmax()))
+    if ids[-1] == tokenizer().eos:
+      break
+  assert capsys.readouterr().out.split() == tokenizer().decode(ids).split()[3:]
+  written(
+    tmp_path / "t5", t5, row, row, vocabulary=size, encoder_layers=1, decoder_layers=1,
+    mlp_features=16, **sizes,
+  )  # fmt: skip
+  run = elsewhere.opened(f"hf:{tmp_path / 't5'}")
+  assert run.source.tokenizers()["target"].bos == 0  # what T5 begins to write with
+  look.prompt(f"hf:{tmp_path / 't5'}", [prompt], dict(temperature=0), dict(steps=3, stream=False))
+  assert capsys.readouterr().out
 
 
 # Questions

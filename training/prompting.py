@@ -167,7 +167,7 @@ class _Reading:
   """How a run reads prompts and is read."""
 
   def __init__(self, run: Run):
-    self.call, self.source = run
+    self.call, self.source = run.call, run.source
     found = run.source.tokenizers()
     self.encodes = "source" in found
     if not found or not hasattr(run.call.model, "advance"):
