@@ -483,7 +483,7 @@ def test_a_sweep_loses_nothing_with_a_ray_node(cluster, tmp_path):
     f"--config={experiment}:paper",
     f"--workdir={folder}",
     # So long that the first trial still runs when a busy machine has started the second.
-    "--config.training.steps=50_000",
+    "--config.training.steps=30_000",
     "--sweep=seeds",
     "--engine=ray",
     f"--engine-option=address={cluster.address}",
@@ -501,7 +501,7 @@ def test_a_sweep_loses_nothing_with_a_ray_node(cluster, tmp_path):
     "train",
     f"--config={experiment}:paper",
     f"--workdir={tmp_path / 'alone'}",
-    "--config.training.steps=50_000",
+    "--config.training.steps=30_000",
     f"--config.seed={lost}",
   )
   assert alone.returncode == 0, alone.stderr
