@@ -2,8 +2,8 @@
 
 BERT-base's shape and its student's (models/transformer/published.py), random parameters, batches of
 8 texts of 128 tokens, float32; what is measured is the forward pass to features of every token. The
-paper's own figures (Sanh et al. 2019, arXiv:1910.01108, table 3) are of STS-B on a CPU, a text at a
-time: 668 s against 410 s.
+paper's own figures (Sanh et al. 2019, arXiv:1910.01108, table 3) are of STS-B on a CPU: 668 s and
+410 s.
 
   student    6 layers, 66,362,880 parameters of an encoder
   teacher    12 layers

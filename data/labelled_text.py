@@ -108,14 +108,20 @@ class Source(marked.Marked):
     first = [order[label[order] == c][: self.train_per_class] for c in range(len(self.class_names))]
     return [self.examples[name][i] for i in np.sort(np.concatenate(first))]
 
+  def laid_out(self, *texts: Sequence[int]) -> marked.Paired:
+    """An example's tokens and types, from the tokens of its texts."""
+    return self.paired(*texts)
+
   def rows(self, examples: Sequence[Example]) -> marked.Rows:
     count = len(examples)
     tokenizer = self.tokenizers()["tokens"]
     width = len(examples[0].texts) if count else 1
     encoded = [tokenizer.encode_all([e.texts[i] for e in examples]) for i in range(width)]
-    paired = [self.paired(*(one.ids.tolist() for one in row)) for row in zip(*encoded, strict=True)]
+    paired = [
+      self.laid_out(*(one.ids.tolist() for one in row)) for row in zip(*encoded, strict=True)
+    ]
     spec = self.spec()
-    blank = np.zeros((0, self.length), np.int32)
+    blank = np.zeros((0, *spec["tokens"].shape), np.int32)
     arrays = {
       "tokens": np.stack([row.tokens for row in paired]) if count else blank,
       "types": np.stack([row.types for row in paired]) if count else blank,

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from data import labelled_text, marked
-from data.verses import Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,19 +25,9 @@ class Source(labelled_text.Source):
     rows = jax.ShapeDtypeStruct((2, self.length), np.int32)
     return {**super().spec(), "tokens": rows, "types": rows}
 
-  def rows(self, examples: Sequence[Example]) -> marked.Rows:
-    if any(len(example.texts) != 2 for example in examples):
+  def laid_out(self, *texts: Sequence[int]) -> marked.Paired:
+    if len(texts) != 2:
       raise ValueError(f"{self.dataset} has single texts, and no pairs")
-    found = super().rows(examples)
-    tokenizer = self.tokenizers()["tokens"]
-    sides = [tokenizer.encode_all([e.texts[i] for e in examples]) for i in range(2)]
-    alone = [[self.paired(one.ids.tolist()) for one in side] for side in sides]
-    shape = (len(examples), 2, self.length)
-    tokens = np.stack([[row.tokens for row in side] for side in alone], 1) if examples else None
-    arrays = {
-      **found.arrays,
-      "tokens": np.zeros(shape, np.int32) if tokens is None else tokens,
-      "types": np.zeros(shape, np.int32),
-    }
-    cut = sum(any(row.cut for row in pair) for pair in zip(*alone, strict=True))
-    return found._replace(arrays=arrays, cut=cut)
+    alone = [self.paired(text) for text in texts]
+    tokens = np.stack([row.tokens for row in alone])
+    return marked.Paired(tokens, np.zeros_like(tokens), any(row.cut for row in alone))

@@ -43,7 +43,7 @@ _NAMES = {"BPE": "bpe", "WordLevel": "words", "WordPiece": "wordpiece", "Unigram
 _BEGIN = ("<bos>", "<s>", "[CLS]", "<|begin_of_text|>", "<|endoftext|>")
 _END = ("<eos>", "</s>", "[SEP]", "<|end_of_text|>", "<|endoftext|>")
 _UNKNOWN = ("<unk>", "[UNK]")
-_MASK = ("[MASK]", "<mask>")
+MASKS = ("[MASK]", "<mask>")  # what files of others call what is hidden
 _EACH = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")  # every character
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SENTENCEPIECE = "sentencepiece"
@@ -158,7 +158,7 @@ class HuggingFace(Tokenizer):
     self.size = max(ids.values(), default=-1) + 1
     first = lambda names: next((ids[name] for name in names if name in ids), None)  # noqa: E731
     self.bos, self.eos, self.unknown = first(_BEGIN), first(_END), first(_UNKNOWN)
-    self.mask = first(_MASK)
+    self.mask = first(MASKS)
     added = inner.get_added_tokens_decoder()
     self.special = frozenset(index for index, token in added.items() if token.special)
     self._by_letter = self._letters(ids)
@@ -219,7 +219,7 @@ class SentencePiece(Tokenizer):
     self.bos, self.eos = some(inner.bos_id()), some(inner.eos_id())
     self.unknown = some(inner.unk_id())
     pieces = {inner.id_to_piece(i): i for i in range(self.size)}
-    self.mask = next((pieces[name] for name in _MASK if name in pieces), None)
+    self.mask = next((pieces[name] for name in MASKS if name in pieces), None)
     self.special = frozenset(
       i for i in range(self.size) if inner.is_control(i) or inner.is_unknown(i)
     )

@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data.tokenizers import MASKS
 from report import figures
 from tasks.views import every_head
 from training.errors import ConfigError
 from training.prompting import Run, show
 
 Question = Literal["fill-mask", "similarity", "classify"]
-MASKS = ("[MASK]", "<mask>")  # what stands for a hidden token in a prompt, whatever the tokenizer
 _BEST = 5  # tokens shown for a mask
 _DRAWN = 48  # tokens of a figure of attention
 
@@ -110,7 +110,7 @@ def _read(run: Run, prompts: Sequence[str], pairs: Sequence[str]) -> Read:
 
 
 def _encoded(run: Run, text: str) -> list[int]:
-  """A text's tokens, with the mask token where it spells one."""
+  """A text's tokens, with the mask token where it spells one, by whatever name."""
   tokenizer = run.source.tokenizers()["tokens"]
   for name in MASKS:
     text = text.replace(name, MASKS[0])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from data import tokenizers
-from interop import huggingface, peft, tensors
+from interop import huggingface, mapping, peft, tensors
 from interop.errors import Unreadable
 from training import lora
 from training import workdir as workdirs
@@ -70,11 +70,11 @@ def taken_over(place: str, stage: Stage) -> Before:
   """
   with _readable(place):
     params = _adapted(place, stage) if place.startswith(PEFT) else _read(place).params
-  model = _shapes(stage)
+  model, there = _shapes(stage), mapping.flat(params)
   if not hasattr(stage.model, "adopt"):
     wrong = [
       f"{name}: here {model[name]}, there {leaf.shape}"
-      for name, leaf in _flat(params).items()
+      for name, leaf in there.items()
       if name in model and model[name] != leaf.shape
     ]
     if wrong:
@@ -85,9 +85,9 @@ def taken_over(place: str, stage: Stage) -> Before:
         kept="it is as it was",
         do="set config.model and config.data as its config.json says",
       )
-  left = {"only here, so new": set(model) - set(_flat(params))}
-  left |= {"only there, so unused": set(_flat(params)) - set(model)}
-  if not set(model) & set(_flat(params)):
+  left = {"only here, so new": set(model) - set(there)}
+  left |= {"only there, so unused": set(there) - set(model)}
+  if not set(model) & set(there):
     raise CheckpointError(
       f"{place} has no parameter of {type(stage.model).__module__}",
       kept="it is as it was",
@@ -121,29 +121,15 @@ def _adapted(place: str, stage: Stage) -> dict[str, Any]:
       f" {asked.rank} and {asked.alpha:g}"
     )
   params = {**huggingface.read(base).params, **found.params}
-  own: dict[str, Any] = {}
-  for path, pair in found.adapters.items():
-    *folders, last = path.split("/")
-    tree = own
-    for name in folders:
-      tree = tree.setdefault(name, {})
-    tree[last] = pair
+  own = mapping.nested(found.adapters)
   wanted = {name for name in _shapes(stage) if name.startswith(f"{lora.GROUP}/")}
-  if set(_flat({lora.GROUP: own})) != wanted:
+  if set(mapping.flat({lora.GROUP: own})) != wanted:
     raise Unreadable(f"{place}: adapts {', '.join(found.targets)}, which model.lora.targets do not")
   return {**params, lora.GROUP: own}
 
 
 def _shapes(stage: Stage) -> dict[str, tuple[int, ...]]:
-  return {name: leaf.shape for name, leaf in _flat(stage_shapes(stage)[0].params).items()}
-
-
-def _flat(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-  found = {}
-  for name, value in tree.items():
-    inside = isinstance(value, Mapping)
-    found |= _flat(value, f"{before}{name}/") if inside else {f"{before}{name}": value}
-  return found
+  return {name: leaf.shape for name, leaf in mapping.flat(stage_shapes(stage)[0].params).items()}
 
 
 def _settings(stage: Stage) -> dict[str, Any]:

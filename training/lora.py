@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from tasks.objective import Phase
 from training.errors import ConfigError
@@ -67,16 +68,16 @@ class Lora:
         )
       for name in named:
         *stack, rows, columns = _matrix(name, leaves[name].shape)
-        own = jax.random.fold_in(key, len(jax.tree.leaves(found)))
+        own = jax.random.fold_in(key, len(found))
         a = jax.random.normal(own, (*stack, rows, self.rank)) / math.sqrt(rows)
-        _put(found, name.split("/"), {"a": a, "b": jnp.zeros((*stack, self.rank, columns))})
+        found[name] = {"a": a, "b": jnp.zeros((*stack, self.rank, columns))}
     for group in self.trains:
       if group not in params:
         raise ConfigError(
           f"config.model.lora.trains: {group!r} is no group of parameters",
           do=f"choose among {', '.join(params)}",
         )
-    return found
+    return traverse_util.unflatten_dict(found, sep="/")
 
   def merged(self, params: Mapping[str, Any]) -> dict[str, Any]:
     """The model's own parameters with their adapters, where there are any, added to them."""
@@ -135,12 +136,6 @@ def phases(model: nn.Module, own: tuple[Phase, ...]) -> tuple[Phase, ...]:
 
 def _name(path) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _put(tree: dict[str, Any], path: list[str], leaf):
-  for name in path[:-1]:
-    tree = tree.setdefault(name, {})
-  tree[path[-1]] = leaf
 
 
 def _matrix(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:

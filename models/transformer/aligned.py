@@ -19,7 +19,7 @@ from models.layers.attention import Cache
 from models.layers.sequence import Prediction
 from models.transformer import gpt
 
-_LINEN = ("parent", "name")  # what Flax itself adds to the fields
+LINEN = ("parent", "name")  # what Flax itself adds to the fields
 
 
 class Model(gpt.Model):
@@ -37,7 +37,7 @@ class Model(gpt.Model):
 
   def gpt(self) -> gpt.Model:
     """A GPT of these settings."""
-    fields = [field.name for field in dataclasses.fields(gpt.Model) if field.name not in _LINEN]
+    fields = [field.name for field in dataclasses.fields(gpt.Model) if field.name not in LINEN]
     return gpt.Model(**{name: getattr(self, name) for name in fields}, parent=None)
 
   def setup(self):

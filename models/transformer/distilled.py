@@ -16,9 +16,7 @@ import jax.numpy as jnp
 
 from models.layers.sequence import Prediction
 from models.transformer import encoder
-from models.transformer.aligned import taken_over
-
-_LINEN = ("parent", "name")  # what Flax itself adds to the fields
+from models.transformer.aligned import LINEN, taken_over
 
 
 class Lesson(NamedTuple):
@@ -57,7 +55,7 @@ class Model(encoder.Model):
     return self.teacher_layers or 2 * self.layers
 
   def _encoder(self, **changes) -> encoder.Model:
-    fields = [f.name for f in dataclasses.fields(encoder.Model) if f.name not in _LINEN]
+    fields = [f.name for f in dataclasses.fields(encoder.Model) if f.name not in LINEN]
     own = {name: getattr(self, name) for name in fields} | changes
     return encoder.Model(**own, parent=None)
 
