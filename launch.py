@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
   from training.errors import Interrupted, UserError
 
   try:
-    overrides = _overrides(parser, rest)
+    overrides = _overrides(parser, rest, args.known)
     if overrides and "config" not in args:
       parser.error(f"{args.command} takes no --config overrides: the workdir knows its config")
     return args.run(args, overrides) or 0
@@ -38,13 +38,18 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(prog="launch.py", description=__doc__, epilog=_CONFIG_HELP)
+  # Without abbreviations, of which --workdi would be one.
+  parser = argparse.ArgumentParser(
+    prog="launch.py", description=__doc__, epilog=_CONFIG_HELP, allow_abbrev=False
+  )
   parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
   commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
   def command(name: str, run, help: str) -> argparse.ArgumentParser:
-    sub = commands.add_parser(name, help=help, description=help, epilog=_CONFIG_HELP)
-    sub.set_defaults(run=run)
+    sub = commands.add_parser(
+      name, help=help, description=help, epilog=_CONFIG_HELP, allow_abbrev=False
+    )
+    sub.set_defaults(run=run, known=sub._option_string_actions)  # filled by what follows
     sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
     return sub
 
@@ -89,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
   )
   sub.add_argument("--processes", type=int, default=1, help="that share the run (default 1)")
   sub.add_argument("--process", type=int, default=0, help="which of them this is, from 0")
+  sub = command("verify", _verify, "train whole and killed after each save; compare the bits")
+  config(sub)
+  sub.add_argument("--workdir", default="", metavar="DIR", help="where the runs are left (nowhere)")
+  sub.add_argument(
+    "--interruptions", type=int, default=0, help="at most so many (default: after every save)"
+  )
   sub = command("evaluate", _evaluate, "measure a trained run and rewrite its evaluation.json")
   workdir(sub)
   weights(sub)
@@ -217,14 +228,19 @@ def _engine_options(sub: argparse.ArgumentParser):
   )
 
 
-def _overrides(parser, rest: list[str]) -> list[tuple[str, str]]:
+def _overrides(parser, rest: list[str], known) -> list[tuple[str, str]]:
   """`--config.a.b=value` and `--config.a.b value` as (dotted key, text) pairs."""
   found, rest = [], list(rest)
   while rest:
     word = rest.pop(0)
     key, equals, value = word.partition("=")
     if not key.startswith("--config.") or (not equals and not rest):
-      parser.error(f"unrecognized argument: {word}")
+      from training.config import nearest
+
+      meant = nearest(key.partition(".")[0], known)
+      parser.error(f"unrecognized argument: {word}{meant if key.startswith('--') else ''}")
+    if not equals and rest[0].startswith("--"):
+      parser.error(f"{word} has no value")
     found.append((key.removeprefix("--config."), value if equals else rest.pop(0)))
   return found
 
@@ -244,6 +260,21 @@ def _describe(args, overrides):
   from training import look
 
   look.describe(found)
+
+
+def _verify(args, overrides):
+  import tempfile
+
+  from training import config, verify
+
+  config.override(config.load(args.config), overrides)  # a typo is answered at once
+  command = [f"--config={args.config}", *(f"--config.{key}={value}" for key, value in overrides)]
+  with tempfile.TemporaryDirectory() as folder:
+    place = pathlib.Path(args.workdir or folder) / ("" if args.workdir else "verify")
+    found = verify.verify(command, place, most=args.interruptions)
+  equal = sum(one.equal for one in found)
+  print(f"{equal} of {len(found)} interrupted runs ended with the same bits")
+  return 0 if equal == len(found) else 1
 
 
 def _train(args, overrides):

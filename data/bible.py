@@ -7,8 +7,11 @@ import shutil
 import subprocess
 from typing import NamedTuple
 
+from data import source
+
 _COMMAND = ("bible", "-f", "gen1:1-rev22:21")
 _VERSE = re.compile(r"(\d?[A-Za-z]+)(\d+):\d+ (.*)")
+_SECONDS = 60  # in which it has printed all; it takes less than one
 _BOOKS, _CHAPTERS, _VERSES = 66, 1189, 31102
 
 
@@ -52,9 +55,10 @@ def chapters() -> tuple[Chapter, ...]:
     raise FileNotFoundError(
       "the King James Bible is packaged by Debian: `apt-get install bible-kjv bible-kjv-text`"
     )
-  done = subprocess.run(
-    [program, *_COMMAND[1:]], capture_output=True, encoding="utf-8", check=False
-  )
+  with source.naming(program, "printed no text"):
+    done = subprocess.run(
+      [program, *_COMMAND[1:]], capture_output=True, encoding="utf-8", check=False, timeout=_SECONDS
+    )
   if done.returncode:
     raise ValueError(f"{program}: failed with status {done.returncode}: {done.stderr[:200]}")
   found = parse(done.stdout, file=pathlib.Path(program).name)

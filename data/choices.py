@@ -18,12 +18,12 @@ import functools
 import io
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from data import marked
+from data import marked, source
 from data.marked import Chapter
 from data.text import read_utf8
 from data.verses import foreign
@@ -50,14 +50,12 @@ class Source(marked.Marked):
     choices: C; SWAG has 4.
   """
 
-  dataset: str
+  dataset: Literal["swag", "kjv_continuation"]
   path: str = ""
   test_path: str = ""
   choices: Annotated[int, "[2, inf)"] = 4
 
   def __post_init__(self):
-    if self.dataset not in ("swag", "kjv_continuation"):
-      raise ValueError(f"dataset={self.dataset!r}: choose swag or kjv_continuation")
     if self.dataset == "swag" and not (self.path and self.choices == 4):
       raise ValueError("dataset='swag' is of files with 4 choices: give path")
     super().__post_init__()
@@ -132,14 +130,24 @@ def read_swag(path: str) -> list[Choice]:
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
     raise FileNotFoundError(f"{path}: no such file. SWAG's are at https://rowanzellers.com/swag")
-  reader = csv.DictReader(io.StringIO(read_utf8(file)))
+  with source.naming(path, "not a CSV file"):
+    return _questions(csv.DictReader(io.StringIO(read_utf8(file)), strict=True), path)
+
+
+def _questions(reader: csv.DictReader, path: str) -> list[Choice]:
   missing = [name for name in _SWAG if name not in (reader.fieldnames or ())]
   if missing:
     raise ValueError(f"{path}: no columns {', '.join(missing)}, as SWAG's train.csv has")
   found = []
   for row in reader:
-    if any(row[name] is None for name in _SWAG) or row["label"] not in ("0", "1", "2", "3"):
+    if (
+      None in row
+      or any(row[name] is None for name in _SWAG)
+      or row["label"] not in ("0", "1", "2", "3")
+    ):
       raise ValueError(f"{path}:{reader.line_num}: found {row['label']!r}, expected a label 0 to 3")
     endings = tuple(f"{row['sent2']} {row[f'ending{i}']}" for i in range(4))
     found.append(Choice(row["sent1"], endings, int(row["label"])))
+  if not found:
+    raise ValueError(f"{path}: found no question under the heading")
   return found

@@ -29,6 +29,7 @@ from data import series, source
 
 _WEEK = 336  # half hours
 _POINTS, _TEST = 12 * _WEEK, 3 * _WEEK
+_MOST_BYTES = 2**20  # of the file; it has 36 thousand
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,16 +99,12 @@ def read(file: pathlib.Path) -> np.ndarray:
   Raises:
     ValueError: there is none of 4,032 positive numbers.
   """
-  try:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-  except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-    raise ValueError(f"{file}: not Python: {error}") from error
-  lists = [node for node in ast.walk(tree) if isinstance(node, ast.List)]
-  longest = max(lists, key=lambda node: len(node.elts), default=None)
-  try:
+  with source.naming(file, "not Python"):
+    tree = ast.parse(source.read_at_most(file, _MOST_BYTES))
+  with source.naming(file, "its longest list is not of numbers"):
+    lists = [node for node in ast.walk(tree) if isinstance(node, ast.List)]
+    longest = max(lists, key=lambda node: len(node.elts), default=None)
     demand_T = np.array(ast.literal_eval(longest) if longest else [], np.float64)
-  except (TypeError, ValueError) as error:
-    raise ValueError(f"{file}: its longest list is not of numbers: {error}") from error
   if demand_T.shape != (_POINTS,) or not (np.isfinite(demand_T) & (demand_T > 0)).all():
     raise ValueError(f"{file}: found {demand_T.size} values, expected {_POINTS} above 0")
   return demand_T

@@ -23,6 +23,14 @@ import numpy as np
 from data import source
 
 _EXAMPLES, _TRAIN, _MEASUREMENTS = 442, 342, 10
+_MOST_BYTES = 2**20  # of a file; the larger has 20 thousand
+# SHA-256 of each table's values, so that damage is told from data.
+_FEATURES = "diabetes_data_raw.csv.gz"
+_TARGET = "diabetes_target.csv.gz"
+_SHA256 = {
+  _FEATURES: "6b93b2556c8942c79d8374838768047adf9d1f4044510b9f948ddace62567d75",
+  _TARGET: "4911e8747aff95aa1cd523fea86dd91cfd1cd14c1a8ead274f1913b14fa853c4",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,8 +83,13 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
   # Importing scikit-learn takes a second, reading its files a few milliseconds.
   place = pathlib.Path(spec.submodule_search_locations[0], "datasets", "data")
   order = np.random.RandomState(0).permutation(_EXAMPLES)
-  features = _table(place / "diabetes_data_raw.csv.gz", _MEASUREMENTS)[order]
-  target = _table(place / "diabetes_target.csv.gz", 1)[order]
+  tables = {
+    _FEATURES: _table(place / _FEATURES, _MEASUREMENTS),
+    _TARGET: _table(place / _TARGET, 1),
+  }
+  for name, table in tables.items():
+    source.pinned(place / name, table, _SHA256[name])
+  features, target = (table[order] for table in tables.values())
   train = features[:_TRAIN]
   low, high = train.min(0), train.max(0)
   features = np.clip((features - low) / (high - low), 0, 1)
@@ -87,10 +100,9 @@ def _load() -> tuple[np.ndarray, np.ndarray]:
 def _table(file: pathlib.Path, columns: int) -> np.ndarray:
   if not file.exists():
     raise FileNotFoundError(f"no {file}: `pip install -U scikit-learn`, 1.1 or newer")
-  try:
-    table = np.loadtxt(file, dtype=np.float64, ndmin=2)
-  except (OSError, EOFError, ValueError) as error:
-    raise ValueError(f"{file}: not a gzipped table of numbers: {error}") from error
+  with source.naming(file, "not a gzipped table of numbers"):
+    lines = source.read_at_most(file, _MOST_BYTES).decode("ascii").splitlines()
+    table = np.loadtxt(lines, dtype=np.float64, ndmin=2)
   if table.shape != (_EXAMPLES, columns):
     raise ValueError(
       f"{file}: found a table of shape {table.shape}, expected ({_EXAMPLES}, {columns})"

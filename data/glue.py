@@ -8,6 +8,7 @@ broken, as some of QQP's are; such are left out and counted. Labels of `test.tsv
 out, so that what is developed on is what everyone reports.
 """
 
+import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -123,6 +124,8 @@ def read_tsv(file: pathlib.Path, layout: Layout) -> Part:
     )
   lines = text.read_utf8(file).split("\n")
   lines = lines[:-1] if not lines[-1] else lines
+  if not lines:
+    raise ValueError(f"{file}: is empty")
   header = layout.header or tuple(lines[0].split("\t"))
   missing = [name for name in (*layout.texts, layout.label) if name not in header]
   if missing:
@@ -136,6 +139,8 @@ def read_tsv(file: pathlib.Path, layout: Layout) -> Part:
       continue
     label = labelled(fields[header.index(layout.label)], layout.labels, f"{file}:{number}")
     found.append(Example(tuple(fields[place] for place in places), label))
+  if not found:
+    raise ValueError(f"{file}: found no example, and {broken} lines with too few fields")
   return Part(found, broken)
 
 
@@ -150,9 +155,12 @@ def labelled(written: str, labels: tuple[str, ...], where: str) -> int | float:
       raise ValueError(f"{where}: label {written[:40]!r} is none of {', '.join(labels)}")
     return labels.index(written)
   try:
-    return float(written)
+    number = float(written)
   except ValueError:
-    raise ValueError(f"{where}: label {written[:40]!r} is no number") from None
+    number = math.nan
+  if not math.isfinite(number):
+    raise ValueError(f"{where}: label {written[:40]!r} is no number")
+  return number
 
 
 def read_tfds(task: str, directory: str) -> tuple[Part, Part]:

@@ -8,12 +8,10 @@ the values, the last axis fastest.
 
 import dataclasses
 import functools
-import gzip
 import math
 import os
 import pathlib
 import struct
-import zlib
 from typing import Annotated, Literal
 
 import numpy as np
@@ -22,6 +20,7 @@ from data import images, source
 
 _FILES = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
+_MOST_BYTES = 2**30  # of a file; the largest of the published ones has 47 million
 _CLASS_NAMES = {
   "mnist": tuple("0123456789"),
   "fashion_mnist": (
@@ -38,6 +37,13 @@ _CLASS_NAMES = {
   ),
 }
 _DEBIAN = {"fashion_mnist": "/usr/share/datasets/fashion-mnist"}
+# SHA-256 of the values as they are packaged, so that damage is told from data.
+_PACKAGED = {
+  "train-images": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+  "train-labels": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+  "t10k-images": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+  "t10k-labels": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+}
 _WAYS = {
   "mnist": "put the four IDX files in a directory and pass --config.data.directory=DIR, "
   "or use --config.data.name=tfds:mnist",
@@ -75,10 +81,11 @@ class Source(images.ImageSource):
     place = self._place()
     image_file = self._file(place, _FILES[name], "images", 3)
     label_file = self._file(place, _FILES[name], "labels", 1)
-    arrays = {
-      "image": read(image_file, axes=3)[..., None],
-      "label": read(label_file, axes=1).astype(np.int32),
-    }
+    image, label = read(image_file, axes=3), read(label_file, axes=1)
+    if self.dataset in _DEBIAN and place == pathlib.Path(_DEBIAN[self.dataset]):
+      source.pinned(image_file, image, _PACKAGED[f"{_FILES[name]}-images"])
+      source.pinned(label_file, label, _PACKAGED[f"{_FILES[name]}-labels"])
+    arrays = {"image": image[..., None], "label": label.astype(np.int32)}
     if len(arrays["image"]) != len(arrays["label"]):
       raise ValueError(
         f"{label_file}: found {len(arrays['label'])} labels, "
@@ -137,22 +144,23 @@ def read(file: pathlib.Path, *, axes: int) -> np.ndarray:
   Raises:
     ValueError: the file is not that, or is cut short, or goes on after its end.
   """
-  raw = file.read_bytes()
-  if file.suffix == ".gz":
-    try:
-      raw = gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-      raise ValueError(f"{file}: gzip data is corrupt: {error}") from error
-  header = 4 + 4 * axes
-  if len(raw) < header:
-    raise ValueError(f"{file}: found {len(raw)} bytes, expected a header of {header}")
-  magic = bytes([0, 0, _UNSIGNED_BYTE, axes])
-  if raw[:4] != magic:
-    raise ValueError(f"{file}: found magic number 0x{raw[:4].hex()}, expected 0x{magic.hex()}")
-  shape = struct.unpack(f">{axes}I", raw[4:header])
-  expected = header + math.prod(shape)
-  if len(raw) != expected:
+  length = 4 + 4 * axes
+  with source.opened(file) as stream:
+    header = stream.read(length)
+    if len(header) < length:
+      raise ValueError(f"{file}: found {len(header)} bytes, expected a header of {length}")
+    magic = bytes([0, 0, _UNSIGNED_BYTE, axes])
+    if header[:4] != magic:
+      raise ValueError(f"{file}: found magic number 0x{header[:4].hex()}, expected 0x{magic.hex()}")
+    shape = struct.unpack(f">{axes}I", header[4:])
+    expected = length + math.prod(shape)
+    if expected > _MOST_BYTES:
+      raise ValueError(f"{file}: its header says {expected} bytes, expected at most {_MOST_BYTES}")
+    values = stream.read(expected - length + 1)  # one more: whether it goes on
+  found = length + len(values)
+  if found != expected:
     raise ValueError(
-      f"{file}: found {len(raw)} bytes, expected {expected} for an array of shape {shape}"
+      f"{file}: found {found} bytes, expected {expected} for an array of shape {shape}"
+      f"{', and it goes on' if found > expected else ''}"
     )
-  return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+  return np.frombuffer(values, np.uint8).reshape(shape)

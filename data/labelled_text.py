@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import jax
 import numpy as np
 
-from data import glue, marked, verses
+from data import glue, marked, source, verses
 from data.glue import Layout, Part
 from data.verses import Example
 
@@ -56,7 +56,7 @@ class Source(marked.Marked):
     known = [*glue.TASKS, *(_TFDS + task for task in glue.TASKS)]
     known += ["tsv", *(_BIBLE + name for name in verses.SETS)]
     if self.dataset not in known:
-      raise ValueError(f"dataset={self.dataset!r}: choose among {', '.join(known)}")
+      raise source.NoSuchName("dataset", self.dataset, known)
     if self.dataset == "tsv" and not (self.path and len(self.columns) in (1, 2)):
       raise ValueError("dataset='tsv' is of files: give path, and one or two columns")
     if self.dataset in glue.TASKS and not self.path:

@@ -206,7 +206,8 @@ class Marked(source.Source):
   def _rows(self) -> dict[str, Rows]:
     found = {name: self.rows(self.chosen(name)) for name in PARTS}
     if not len(next(iter(found["train"].arrays.values()))):
-      raise ValueError(f"{type(self).__module__}: no example to train on")
+      where = getattr(self, "path", "") or type(self).__module__
+      raise ValueError(f"{where}: no example to train on")
     return found
 
   @functools.cached_property

@@ -242,7 +242,8 @@ class Source(source.Source):
       kept = np.flatnonzero(~longer) if self.overlong == "drop" else np.arange(len(longer))
       found[name] = kept[: most[name] or None]
     if not len(found["train"]):
-      raise ValueError(f"parallel:{self.dataset}: {len(self._parts['train'])} pairs to train on")
+      where = self.path or self.source_path or f"{self.directory}: parallel:{self.dataset}"
+      raise ValueError(f"{where}: no pair to train on, of {len(self._parts['train'])}")
     return found
 
   @functools.cached_property
@@ -353,7 +354,9 @@ def _help(directory: str, language: str) -> dict[tuple[str, str], str]:
   found = {}
   for file in files:
     name = str(file.relative_to(root))
-    for _, number, inside in _PARAGRAPH.findall(file.read_text(encoding="utf-8")):
+    if not (page := text.read_utf8(file)):
+      raise ValueError(f"{file}: is empty")
+    for _, number, inside in _PARAGRAPH.findall(page):
       words = " ".join(html.unescape(_TAG.sub("", inside)).split())
       if words:
         found.setdefault((name, number), words)

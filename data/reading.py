@@ -20,12 +20,12 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from data import marked
+from data import marked, source
 from data.marked import Chapter
 from data.text import read_utf8
 from data.verses import foreign
@@ -71,7 +71,7 @@ class Source(marked.Marked):
     unanswerable: of "kjv_cloze": the share of questions that are about other verses.
   """
 
-  dataset: str
+  dataset: Literal["squad", "kjv_cloze"]
   path: str = ""
   test_path: str = ""
   question_length: Annotated[int, "[1, inf)"] = 64
@@ -81,8 +81,6 @@ class Source(marked.Marked):
   unanswerable: Annotated[float, "[0, 1]"] = 0.0
 
   def __post_init__(self):
-    if self.dataset not in ("squad", "kjv_cloze"):
-      raise ValueError(f"dataset={self.dataset!r}: choose squad or kjv_cloze")
     if self.dataset == "squad" and not self.path:
       raise ValueError("dataset='squad' is of files: give path")
     room = self.length - self.question_length - 2 - self.separators
@@ -236,25 +234,31 @@ def read_squad(path: str) -> list[Question]:
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
     raise FileNotFoundError(f"{path}: no such file. SQuAD's are at https://rajpurkar.github.io")
-  try:
-    articles = json.loads(read_utf8(file))["data"]
-    return [
-      _question(paragraph["context"], asked, path)
-      for article in articles
+  with source.naming(path, "no file of SQuAD"):
+    found = [
+      _question(_text(paragraph["context"]), asked, path)
+      for article in json.loads(read_utf8(file))["data"]
       for paragraph in article["paragraphs"]
       for asked in paragraph["qas"]
     ]
-  except (KeyError, TypeError, json.JSONDecodeError) as error:
-    raise ValueError(f"{path}: no file of SQuAD: {type(error).__name__} {error}"[:200]) from None
+    if not found:
+      raise ValueError(f"{path}: found no question")
+  return found
 
 
 def _question(passage: str, asked: Mapping[str, Any], path: str) -> Question:
   none = "is_impossible" in asked and asked["is_impossible"]
-  answers = [] if none else asked["answers"]
+  question, answers = _text(asked["question"]), [] if none else asked["answers"]
   if not answers:
-    return Question(passage, asked["question"], -1, -1, ())
-  start, text = int(answers[0]["answer_start"]), answers[0]["text"]
-  if passage[start : start + len(text)] != text:
-    raise ValueError(f"{path}: {asked['id']}: the passage does not have {text[:40]!r} at {start}")
-  texts = tuple(answer["text"] for answer in answers)
-  return Question(passage, asked["question"], start, start + len(text), texts)
+    return Question(passage, question, -1, -1, ())
+  texts = tuple(_text(answer["text"]) for answer in answers)
+  start, text = answers[0]["answer_start"], texts[0]
+  if type(start) is not int or start < 0 or passage[start : start + len(text)] != text:
+    raise ValueError(f"{path}: {asked['id']}: the passage does not have {text[:40]!r} at {start!r}")
+  return Question(passage, question, start, start + len(text), texts)
+
+
+def _text(value: Any) -> str:
+  if not isinstance(value, str):
+    raise TypeError(f"{value!r} is no text")
+  return value

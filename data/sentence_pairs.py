@@ -163,7 +163,8 @@ class Source(source.Source):
     most = dict.fromkeys(_SPLITS, self.test_examples) | {"train": self.train_examples}
     found = {name: source.Arrays(self._pairs(name, most[name])) for name in _SPLITS}
     if not len(found["train"]):
-      raise ValueError(f"{self.dataset}: no document has two stretches of {self.half} tokens")
+      where = self.path or self.dataset
+      raise ValueError(f"{where}: no document has two stretches of {self.half} tokens")
     return found
 
   def _pairs(self, name: str, most: int) -> dict[str, np.ndarray]:

@@ -47,6 +47,9 @@ _SETS = {
 }
 
 
+_MOST_BYTES = 2**24  # of a file; the largest has 118 thousand
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source(source.Source):
   """`window` float32 [window] and `label` int32, 1 for an anomaly; in the order of time.
@@ -149,10 +152,11 @@ def _load(dataset: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def _read(file: pathlib.Path) -> np.ndarray:
   """[T, 2] the last two columns of a table with a heading: values, and 1 where anomalous."""
-  try:
-    table = np.loadtxt(file, delimiter=",", skiprows=1, dtype=np.float64, ndmin=2)
-  except (OSError, ValueError) as error:
-    raise ValueError(f"{file}: not a table of numbers under a heading: {error}") from error
+  with source.naming(file, "not a table of numbers under a heading"):
+    lines = source.read_at_most(file, _MOST_BYTES).decode("utf-8").splitlines()
+    if len(lines) < 2:
+      raise ValueError(f"{file}: found {len(lines)} lines, expected numbers under a heading")
+    table = np.loadtxt(lines, delimiter=",", skiprows=1, dtype=np.float64, ndmin=2)
   if table.shape[1] < 2:
     raise ValueError(f"{file}: found {table.shape[1]} columns, expected a value and a label")
   rows = table[:, -2:]

@@ -7,16 +7,21 @@ own share.
 """
 
 import abc
+import contextlib
 import dataclasses
 import functools
+import gzip
+import hashlib
 import pathlib
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Annotated, Any, Protocol
 
 import jax
 import numpy as np
 
 Batch = dict[str, Any]
+SPLITS = ("train", "validation", "test")
 
 
 class Split(Protocol):
@@ -100,6 +105,115 @@ class Source(abc.ABC):
   @abc.abstractmethod
   def fingerprint(self) -> str:
     """SHA-256 (hex) of the examples and of the settings that change what a model sees."""
+
+
+class NoSuchName(ValueError):
+  """A setting that names nothing.
+
+  Attributes:
+    setting: whose value it is.
+    value: that it has.
+    known: what it may name.
+    others: what else it may be, in words.
+  """
+
+  def __init__(self, setting: str, value: str, known: Iterable[str], others: str = ""):
+    self.setting, self.value, self.known, self.others = setting, value, tuple(known), others
+    super().__init__(f"{setting}={value!r}: choose among {', '.join(self.known)}{others}")
+
+
+@contextlib.contextmanager
+def naming(file: str | pathlib.Path, what: str = "unsound") -> Iterator[None]:
+  """Whatever is raised on a file's unsound bytes is a ValueError of one line that names the file.
+
+  A library has errors of its own for what it cannot read, few of which say where they were.
+
+  Args:
+    file: that is being read.
+    what: is wrong with it then.
+  """
+  try:
+    yield
+  except Exception as error:
+    if isinstance(error, ValueError | OSError) and str(file) in str(error):
+      raise
+    raise ValueError(f"{file}: {what}: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+  """The type of an error and the first line of what it says."""
+  return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def opened(file: pathlib.Path) -> Iterator[IO[bytes]]:
+  """A file's bytes, unpacked as they are read where its name ends in .gz.
+
+  Whoever reads says how many, so that a small file that unpacks to a huge one takes no memory.
+
+  Raises:
+    ValueError: it is cut or damaged, as far as it was read.
+  """
+  with naming(file), (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
+    try:
+      yield stream
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+      raise ValueError(f"{file}: gzip data is corrupt: {error}") from error
+
+
+def read_at_most(file: pathlib.Path, most: int) -> bytes:
+  """All bytes of a file, unpacked where its name ends in .gz.
+
+  Raises:
+    ValueError: it is damaged, or has more of them.
+  """
+  with opened(file) as stream:
+    raw = stream.read(most + 1)
+  if len(raw) > most:
+    raise ValueError(f"{file}: holds more than {most} bytes, so it is another file")
+  return raw
+
+
+def pinned(file: str | pathlib.Path, values: bytes | np.ndarray, sha256: str):
+  """Raises ValueError, with both hashes, unless a published set's values are the published ones."""
+  found = hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+  if found != sha256:
+    raise ValueError(f"{file}: damaged, or another version: SHA-256 {found}, expected {sha256}")
+
+
+def sizes(source: Source) -> dict[str, int]:
+  """Reads every split and says how many examples it has.
+
+  Raises:
+    ValueError: a split in memory is not what `spec` and `facts` say: another shape or type, a value
+      that is not finite, a token that the vocabulary does not have, a label that is no class.
+  """
+  found = {}
+  for name in SPLITS:
+    split = source.split(name)
+    found[name] = len(split)
+    if split.arrays is not None:
+      _check(source, name, split.arrays)
+  return found
+
+
+def _check(source: Source, name: str, arrays: Mapping[str, np.ndarray]):
+  facts, texts = source.facts(), source.tokenizers()
+  for key, leaf in source.spec().items():
+    where, array = f"{type(source).__module__}: {key} of the {name} split", arrays[key]
+    if array.dtype != leaf.dtype or array.shape != (len(array), *leaf.shape):
+      raise ValueError(f"{where} is {array.dtype}{array.shape}, expected {leaf.dtype}{leaf.shape}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+      raise ValueError(f"{where} has values that are not finite")
+    if array.dtype.kind != "i" or not array.size:
+      continue
+    bounds = {"label": ("classes", 0), "labels": ("classes", -1)}  # -1 is a token of no class
+    if key in texts:
+      bounds[key] = (f"{key}_vocabulary" if f"{key}_vocabulary" in facts else "vocabulary", -1)
+    fact, least = bounds[key] if key in bounds else ("", 0)
+    low, high = int(array.min()), int(array.max())
+    if fact in facts and not (least <= low and high < facts[fact]):
+      raise ValueError(f"{where} has values {low}..{high}, but {fact} is {facts[fact]}")
 
 
 @functools.lru_cache(maxsize=2)

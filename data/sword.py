@@ -12,8 +12,11 @@ import re
 import struct
 import zlib
 
+from data import source
+
 _PACKAGES = {"engKJV2006eb": "sword-text-kjv", "spaRV1909eb": "sword-text-sparv"}
 _BLOCK, _VERSE = struct.Struct("<III"), struct.Struct("<IIH")
+_MOST_BYTES = 2**24  # of a block, unpacked
 _NOTE = re.compile(r"<(note|title)\b.*?</\1>", re.DOTALL)
 _BREAK = re.compile(r"<(?:l|lg|p|lb|milestone|chapter|verse|div)\b[^>]*>")
 _JOINED = re.compile(r"(\w</\w+>)(<\w+[^>]*>)(?=\w)")  # words that only their marks keep apart
@@ -44,13 +47,32 @@ def _module(root: pathlib.Path, name: str) -> dict[tuple[str, int], str]:
     )
   found = {}
   for file in files:
-    blocks, data = file.with_suffix(".bzs").read_bytes(), file.with_suffix(".bzz").read_bytes()
-    texts = [
-      zlib.decompress(data[start : start + size]) for start, size, _ in _BLOCK.iter_unpack(blocks)
-    ]
-    for number, (block, start, size) in enumerate(_VERSE.iter_unpack(file.read_bytes())):
-      if size and (words := _plain(texts[block][start : start + size].decode("utf-8"))):
-        found[file.stem, number] = words
+    texts = _blocks(file.with_suffix(".bzs"), file.with_suffix(".bzz"))
+    with source.naming(file, "no index of verses"):
+      for number, (block, start, size) in enumerate(_VERSE.iter_unpack(file.read_bytes())):
+        if not size:
+          continue
+        if start + size > len(texts[block]):
+          raise ValueError(f"{file}: verse {number} goes on behind the end of its block {block}")
+        if words := _plain(texts[block][start : start + size].decode("utf-8")):
+          found[file.stem, number] = words
+  if not found:
+    raise ValueError(f"{files[0]}: found no verse")
+  return found
+
+
+def _blocks(index: pathlib.Path, packed: pathlib.Path) -> list[bytes]:
+  """The blocks of text, each as long as the index says."""
+  data, found = packed.read_bytes(), []
+  with source.naming(packed, f"not the blocks of {index.name}"):
+    for start, size, length in _BLOCK.iter_unpack(index.read_bytes()):
+      unpacking = zlib.decompressobj()
+      most = min(length or _MOST_BYTES, _MOST_BYTES)  # 0 says nothing
+      # One byte more than there should be: whether it goes on, which takes no memory to find out.
+      text = unpacking.decompress(data[start : start + size], most + 1)
+      if len(text) != (length or len(text)) or not unpacking.eof:
+        raise ValueError(f"{packed}: the block at {start} does not unpack to {most} bytes")
+      found.append(text)
   return found
 
 

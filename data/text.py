@@ -83,7 +83,7 @@ class Source(source.Source):
 
   def __post_init__(self):
     if self.dataset not in ("kjv", "files") and not self.dataset.startswith("tfds:"):
-      raise ValueError(f"dataset={self.dataset!r}: choose kjv, files or tfds:NAME")
+      raise source.NoSuchName("dataset", self.dataset, ("kjv", "files"), " or tfds:NAME")
     if self.dataset == "files" and not self.path:
       raise ValueError("dataset='files' is of files: give path")
     if self.stride > self.length or (self.stride and self.packing != "stream"):
@@ -212,7 +212,8 @@ class Source(source.Source):
       rows = self._rows(name)
       found[name] = source.Arrays({key: rows[key][: most[name] or None] for key in self.spec()})
     if not len(found["train"]):
-      raise ValueError(f"text:{self.dataset}: {len(self._parts['train'])} documents to train on")
+      where, count = self.path or f"text:{self.dataset}", len(self._parts["train"])
+      raise ValueError(f"{where}: no row to train on, of {count} documents")
     return found
 
   def _rows(self, name: str) -> Rows:
@@ -287,12 +288,16 @@ def read_utf8(file: pathlib.Path) -> str:
   """A file's text; a byte-order mark and Windows' line ends are no part of it.
 
   Raises:
-    ValueError: it is not UTF-8; it names the file and the byte.
+    ValueError: it is not UTF-8; it names the file, the line and the byte.
   """
+  raw = file.read_bytes()
   try:
-    text = file.read_bytes().decode("utf-8-sig")
+    text = raw.decode("utf-8-sig")
   except UnicodeDecodeError as error:
-    raise ValueError(f"{file}: byte {error.start} is not UTF-8: {error.reason}") from None
+    # The error's own place does not count a byte-order mark.
+    start = error.start + (len(raw) - len(error.object))
+    line = raw.count(b"\n", 0, start) + 1
+    raise ValueError(f"{file}: byte {start} is not UTF-8: {error.reason}, line {line}") from None
   return text.replace("\r\n", "\n")
 
 

@@ -161,7 +161,7 @@ class Source(source.Source):
     else:
       found = genres(self.validation, self.test)
     if not found["train"]:
-      raise ValueError(f"text_to_text:{self.dataset}: no pairs to train on")
+      raise ValueError(f"{self.path or self.dataset}: no pairs to train on")
     kept = {
       name: [found[name][row] for row in spread(len(found[name]), self.test_examples)]
       for name in ("validation", "test")

@@ -4,7 +4,6 @@ The set must lie in array_record files, which read in any order. A small one is 
 once; a large one is decoded as it is asked for.
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -118,7 +117,7 @@ def open_builder(dataset: str, directory: str, *, download: bool) -> Any:
   directory = str(pathlib.Path(directory).expanduser()) if directory else None
   name, place = f"tfds:{dataset}", directory or tfds.core.constants.DATA_DIR
   if directory and (pathlib.Path(directory) / "dataset_info.json").is_file():
-    with _errors_naming(directory):
+    with source.naming(directory):
       builder = tfds.builder_from_directory(directory)
     if builder.name != dataset.split("/")[0].split(":")[0]:
       raise ValueError(f"{directory}: found {builder.name!r}, expected {dataset!r}")
@@ -130,7 +129,7 @@ def open_builder(dataset: str, directory: str, *, download: bool) -> Any:
     if download:
       return _download(tfds, dataset, directory)
   except Exception as error:  # a misspelt name, or an unsound info file
-    raise ValueError(f"{name} in {place}: {_first_line(error)}") from error
+    raise ValueError(f"{name} in {place}: {source.first_line(error)}") from error
   raise FileNotFoundError(
     f"{name} is not prepared in {place}: pass the directory that has it as "
     f"--config.data.directory=DIR, or --config.data.download=True, or prepare one "
@@ -153,7 +152,7 @@ def open_split(builder: Any, name: str) -> Any:
   split = builder.info.splits[name]
   if not split.num_examples:
     raise ValueError(f"{file}: found 0 examples, expected at least 1")
-  with _errors_naming(file):
+  with source.naming(file):
     data = builder.as_data_source(split=name, file_format="array_record")
     # The length of a data source is what the info says; only the files know what is there.
     found = sum(
@@ -177,7 +176,7 @@ def texts(builder: Any, name: str, feature: str) -> list[str]:
   if feature not in found or found[feature].np_dtype not in (str, object, bytes):
     raise ValueError(f"{builder.data_path}: found features {sorted(found)}, no text {feature!r}")
   data = open_split(builder, name)
-  with _errors_naming(f"{builder.data_path} ({name})"):
+  with source.naming(f"{builder.data_path} ({name})"):
     return [bytes(example[feature]).decode("utf-8") for example in data]
 
 
@@ -196,7 +195,7 @@ class _Stream:
     return len(self._data)
 
   def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    with _errors_naming(self._file):
+    with source.naming(self._file):
       examples = self._data.__getitems__([int(row) for row in rows])
       arrays = {
         "image": np.stack([example["image"] for example in examples]),
@@ -204,19 +203,6 @@ class _Stream:
       }
     images.check(arrays, file=self._file, shape=self._shape, classes=self._classes)
     return arrays
-
-
-@contextlib.contextmanager
-def _errors_naming(file: str):
-  """Turns what array_record, PIL or protobuf raise on unsound bytes into a ValueError."""
-  try:
-    yield
-  except Exception as error:  # each library has its own, protobuf's derive from Exception alone
-    raise ValueError(f"{file}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-  return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 @functools.cache
@@ -247,7 +233,8 @@ def _download(tfds: Any, dataset: str, directory: str | None) -> Any:
     )
   except Exception as error:  # a builder is anyone's code, and may fail in any way
     raise FileNotFoundError(
-      f"tfds:{dataset} could not be downloaded and prepared ({_first_line(error)}): prepare it "
-      f"elsewhere as array_record and pass --config.data.directory=DIR, or use `{_PREPARE}`"
+      f"tfds:{dataset} could not be downloaded and prepared ({source.first_line(error)}): "
+      "prepare it elsewhere as array_record and pass --config.data.directory=DIR, "
+      f"or use `{_PREPARE}`"
     ) from error
   return builder

@@ -16,7 +16,7 @@ import functools
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -47,14 +47,12 @@ class Source(marked.Marked):
       are nothing in particular ("O").
   """
 
-  dataset: str
+  dataset: Literal["kjv_case", "conll"]
   path: str = ""
   test_path: str = ""
   labels: tuple[str, ...] = ()
 
   def __post_init__(self):
-    if self.dataset not in ("kjv_case", "conll"):
-      raise ValueError(f"dataset={self.dataset!r}: choose kjv_case or conll")
     if self.dataset == "conll" and not (self.path and len(self.labels) > 1):
       raise ValueError("dataset='conll' is of files: give path, and labels")
     super().__post_init__()
@@ -146,9 +144,11 @@ def read_conll(path: str, labels: Sequence[str]) -> list[Sentence]:
     if not line.strip() or fields[0] == "-DOCSTART-":
       found.append([])
       continue
-    if len(fields) < 2 or fields[-1] not in labels:
+    if len(fields) < 2 or not fields[0] or fields[-1] not in labels:
       raise ValueError(f"{path}:{number}: {line[:60]!r} is no word and one of {', '.join(labels)}")
     found[-1].append((fields[0], labels.index(fields[-1])))
+  if not any(found):
+    raise ValueError(f"{path}: found no sentence")
   return [_sentence(*zip(*words, strict=True)) for words in found if words]
 
 

@@ -32,11 +32,14 @@ import numpy as np
 import tokenizers
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
+from data import source
+
 Kind = Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"]
 KINDS = Kind.__args__
 SPECIAL = ("<bos>", "<eos>", "<unk>")
 LOSSLESS = ("bytes", "bpe")  # of any text; these never meet anything unknown
 
+_MOST_IDS = 2**24  # a mistyped id would ask for as many rows of parameters
 _NAMES = {"BPE": "bpe", "WordLevel": "words", "WordPiece": "wordpiece", "Unigram": "unigram"}
 
 # What files of others call the first token of a text, its last, and what they do not know.
@@ -76,8 +79,10 @@ class Tokenizer(abc.ABC):
     unknown: the id of what the vocabulary does not have, or None where that cannot happen.
     mask: the id of what is hidden from a masked language model, or None.
     special: the ids that stand for no text.
+    where: what it was read from, for a message.
   """
 
+  where = "the tokenizer"
   size: int
   bos: int | None
   eos: int | None
@@ -107,14 +112,14 @@ class Tokenizer(abc.ABC):
 
   def encode(self, text: str) -> list[int]:
     """The ids of a text, without any that mark its begin or end."""
-    return [int(index) for index in self.pieces([readable(text)])[0][0]]
+    return [int(index) for index in self._read([readable(text)])[0][0]]
 
   def encode_all(self, texts: Iterable[str]) -> list[Encoded]:
     """The tokens of many texts, and how much of the text each stands for."""
     texts = [readable(text) for text in texts]
     if not texts:
       return []
-    pieces = self.pieces(texts)
+    pieces = self._read(texts)
     counts = np.array([len(ids) for ids, _ in pieces], np.int64)
     # All texts as one: where each ends in it, and where each of their tokens does.
     lengths = np.array([len(text) for text in texts], np.int64)
@@ -137,6 +142,10 @@ class Tokenizer(abc.ABC):
     parts = [np.split(array.astype(np.int32), firsts[1:]) for array in arrays]
     return [Encoded(*arrays, int(missing.sum())) for *arrays, missing in zip(*parts, strict=True)]
 
+  def _read(self, texts: Sequence[str]) -> list[tuple[Sequence[int], Sequence[int]]]:
+    with source.naming(self.where, "cannot read the text"):
+      return self.pieces(texts)
+
   def decode(self, ids: Iterable[int]) -> str:
     """The text of ids; special ones, negative ones and those past `size` stand for nothing."""
     ids = [int(i) for i in ids]
@@ -156,6 +165,10 @@ class HuggingFace(Tokenizer):
     self._inner = inner
     ids = inner.get_vocab(with_added_tokens=True)
     self.size = max(ids.values(), default=-1) + 1
+    if len(set(ids.values())) < len(ids):
+      raise ValueError("two of its tokens have the same id")
+    if not 0 < self.size <= _MOST_IDS:
+      raise ValueError(f"it has ids up to {self.size - 1}, expected 0 to {_MOST_IDS - 1} at most")
     first = lambda names: next((ids[name] for name in names if name in ids), None)  # noqa: E731
     self.bos, self.eos, self.unknown = first(_BEGIN), first(_END), first(_UNKNOWN)
     self.mask = first(MASKS)
@@ -212,6 +225,8 @@ class SentencePiece(Tokenizer):
       import sentencepiece  # only who reads such a file needs it
     except ImportError as error:
       raise ValueError("a model of SentencePiece: `pip install sentencepiece`") from error
+    if not model:
+      raise ValueError("it is empty")
     self._model = model
     self._inner = inner = sentencepiece.SentencePieceProcessor(model_proto=model)
     self.size = inner.vocab_size()
@@ -258,18 +273,19 @@ def from_json(text: str) -> Tokenizer:
       return SentencePiece(base64.b64decode(found[_SENTENCEPIECE]))
     return HuggingFace(tokenizers.Tokenizer.from_str(text))
   except Exception as error:  # the library raises plain Exception on what it cannot read
-    raise ValueError(f"no tokenizer: {str(error).splitlines()[0][:200]}") from error
+    raise ValueError(f"no tokenizer: {source.first_line(error)}") from error
 
 
 @functools.cache
 def _load(path: pathlib.Path, changed: int) -> Tokenizer:
   del changed  # when the file was: part of the key
-  try:
+  with source.naming(path, "no tokenizer"):
     if path.suffix == ".model":
-      return SentencePiece(path.read_bytes())
-    return from_json(path.read_text(encoding="utf-8"))
-  except (ValueError, RuntimeError) as error:  # sentencepiece raises the latter
-    raise ValueError(f"{path}: {str(error).splitlines()[0][:200]}") from error
+      found = SentencePiece(path.read_bytes())
+    else:
+      found = from_json(path.read_text(encoding="utf-8"))
+  found.where = str(path)
+  return found
 
 
 def load(path: str | pathlib.Path) -> Tokenizer:
@@ -293,9 +309,7 @@ def is_file(name: str) -> bool:
 def check(name: str, vocabulary: int) -> None:
   """Raises ValueError for a setting that means neither, or a kind that cannot be trained so."""
   if is_file(name) and not name.endswith((".json", ".model")):
-    raise ValueError(
-      f"tokenizer={name!r} is no kind ({', '.join(KINDS)}), nor a file .json or .model"
-    )
+    raise source.NoSuchName("tokenizer", name, KINDS, " or a file .json or .model")
   if name in ("bpe", "wordpiece", "unigram") and not vocabulary:
     raise ValueError(f"tokenizer={name!r} is trained to a size: give vocabulary")
 

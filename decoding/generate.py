@@ -134,5 +134,7 @@ def generate(
 
 def log_probability(logits: jax.Array, tokens: jax.Array) -> jax.Array:
   """[...] of tokens under logits [..., V]."""
+  # The greatest off first: a log-probability near 0 would be lost beside logits of 1e4.
+  logits = logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True))
   chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
-  return chosen - jax.nn.logsumexp(logits, axis=-1)
+  return chosen - jnp.log(jnp.exp(logits).sum(-1))

@@ -17,6 +17,7 @@ import numpy as np
 
 _BINS = 20
 _COLLAPSED = 0.05  # the variance under which Kim & Mnih leave a latent out
+_LARGEST = 100.0  # log-variance
 _CHUNK = 64  # codes compared with all posteriors at once
 
 
@@ -44,7 +45,11 @@ def mutual_information_gap(codes_NZ, factors_NK, bins: int = _BINS) -> float:
   """The mean over factors of (I of the best latent - I of the second) / H of the factor.
 
   A factor with only one value has no information to share and is left out.
+
+  Raises:
+    ValueError: all of them are such, or there is no example.
   """
+  _varying(factors_NK, 1)
   shares_ZK = shares(codes_NZ, factors_NK, bins)
   # A single latent is ahead of none.
   second_K, best_K = np.sort(np.pad(shares_ZK, ((1, 0), (0, 0))), axis=0)[-2:]
@@ -82,9 +87,13 @@ def higgins(codes_NZ, factors_NK, rng: np.random.Generator, *, votes=1500, examp
   """Accuracy of a linear classifier that is to tell which factor the two of a pair share.
 
   What it sees is the mean of |z_1 - z_2| over `examples` such pairs. A third of `votes` tests it.
+
+  Raises:
+    ValueError: less than two factors vary, so there is nothing to tell.
   """
   from sklearn.linear_model import LogisticRegression  # a second to import
 
+  _varying(factors_NK, 2)
   sharing = _Sharing(factors_NK)
   factor_V = rng.choice(sharing.varying, votes)
   first_VL = rng.integers(len(codes_NZ), size=(votes, examples))
@@ -104,7 +113,11 @@ def factor_vae(codes_NZ, factors_NK, rng: np.random.Generator, *, votes=1500, ex
   In each vote `examples` examples have one factor in common, and the latent with the least variance
   relative to its variance over all examples votes. Latents that hardly vary over all examples have
   no vote. A third of `votes` tests what the others elected.
+
+  Raises:
+    ValueError: no factor varies.
   """
+  _varying(factors_NK, 1)
   variance_Z = codes_NZ.var(0)
   alive_Z = variance_Z >= _COLLAPSED
   sharing = _Sharing(factors_NK)
@@ -120,6 +133,15 @@ def factor_vae(codes_NZ, factors_NK, rng: np.random.Generator, *, votes=1500, ex
   counts_ZK = np.zeros((codes_NZ.shape[1], factors_NK.shape[1]), int)
   np.add.at(counts_ZK, (latent_V[:cut], factor_V[:cut]), 1)
   return float((counts_ZK.argmax(1)[latent_V[cut:]] == factor_V[cut:]).mean())
+
+
+def _varying(factors_NK: np.ndarray, least: int) -> None:
+  found = int((factors_NK != factors_NK[:1]).any(0).sum())
+  if found < least:
+    raise ValueError(
+      f"{found} factors take more than one value in {len(factors_NK)} examples: disentanglement is"
+      f" measured of {least} or more"
+    )
 
 
 class _Sharing:
@@ -157,8 +179,12 @@ def decomposition(mean_QZ, log_variance_QZ, rng: np.random.Generator, draws=2000
   """The parts for the mixture q(z) of all given posteriors, by `draws` draws from it.
 
   q(z) is summed over all Q of them exactly; the mean over draws is the only estimate. The mutual
-  information cannot exceed log Q.
+  information cannot exceed log Q. Log-variances count as within [-100, 100], where all is finite.
+  Posteriors that are not finite, as of a run that diverged, have no parts: nan.
   """
+  if not (np.isfinite(mean_QZ).all() and np.isfinite(log_variance_QZ).all()):
+    return Divergence(*3 * [float("nan")])
+  log_variance_QZ = np.clip(log_variance_QZ, -_LARGEST, _LARGEST)
   mean_QZ, log_variance_QZ = mean_QZ.astype(np.float64), log_variance_QZ.astype(np.float64)
   rows_D = rng.integers(len(mean_QZ), size=draws)
   noise_DZ = rng.standard_normal((draws, mean_QZ.shape[1]))

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from evaluation.checks import checked
+
 _PENALTIES = 10.0 ** np.arange(-8, 3)
 
 
@@ -34,7 +36,11 @@ def ridge(features_NF: np.ndarray, targets_NH: np.ndarray, penalty: float) -> Ri
 
   Hoerl & Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems", eq. 2.1.
   The bias is not penalised.
+
+  Raises:
+    ValueError: there is no window, or a number is not finite.
   """
+  checked("a ridge regression", features_NF, targets_NH)
   x_NF, y_NH = features_NF.astype(np.float64), targets_NH.astype(np.float64)
   centre, bias = x_NF.mean(0), y_NH.mean(0)
   scale = x_NF.std(0)
@@ -68,11 +74,16 @@ def chronological_ridge(features_NF: np.ndarray, targets_NH: np.ndarray, gap: in
 
 
 def mae(actual: np.ndarray, forecast: np.ndarray) -> float:
-  """Mean absolute error, in the data's unit."""
+  """Mean absolute error, in the data's unit; of no forecast or one not finite a ValueError."""
+  checked("a mean absolute error", actual, forecast)
   return float(np.abs(actual - forecast).mean())
 
 
 def smape(actual: np.ndarray, forecast: np.ndarray) -> float:
-  """Symmetric mean absolute percentage error, 0 to 200 (Makridakis 1993)."""
+  """Symmetric mean absolute percentage error, 0 to 200 (Makridakis 1993).
+
+  Where actual value and forecast are both 0 it is 0; of no forecast or one not finite a ValueError.
+  """
+  checked("an sMAPE", actual, forecast)
   size = np.abs(actual) + np.abs(forecast)
   return float((200 * np.abs(actual - forecast) / np.maximum(size, 1e-12)).mean())

@@ -7,10 +7,16 @@ not of an Inception network: call it a Frechet distance, never FID.
 import numpy as np
 
 from evaluation import pca
+from evaluation.checks import checked
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-  """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features [N, F] and [M, F]."""
+  """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features [N, F] and [M, F].
+
+  Raises:
+    ValueError: a set has less than two rows and so no covariance, or a number is not finite.
+  """
+  checked("a Frechet distance", a, b, least=2)
   c_a, c_b = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
   # The trace of the root is the sum of the roots of C_a C_b's eigenvalues, all at least zero up to
   # rounding; unlike the root itself, they are well defined where a covariance is singular.

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 import scipy.stats
 
+from evaluation.checks import checked
+
 METRICS = {
   "cola": ("matthews",),
   "sst2": ("accuracy",),
@@ -63,7 +65,12 @@ def binary_correlation(positive: float, found: float, both: float) -> float:
 
 
 def pearson(found_N: np.ndarray, label_N: np.ndarray) -> float:
-  """The correlation of two lists of numbers."""
+  """The correlation of two lists of numbers; 0 where one is constant or empty.
+
+  Raises:
+    ValueError: a number is not finite.
+  """
+  checked("a correlation", found_N, label_N, least=0)
   found_N, label_N = (np.asarray(x, np.float64) for x in (found_N, label_N))
   # Shifted and scaled first: what is constant but for rounding is constant.
   found_N, label_N = (x - x.mean() if len(x) else x for x in (found_N, label_N))
@@ -72,7 +79,12 @@ def pearson(found_N: np.ndarray, label_N: np.ndarray) -> float:
 
 
 def spearman(found_N: np.ndarray, label_N: np.ndarray) -> float:
-  """The correlation of their ranks, equal ones sharing their mean rank."""
+  """The correlation of their ranks, equal ones sharing their mean rank.
+
+  Raises:
+    ValueError: a number is not finite.
+  """
+  checked("a correlation of ranks", found_N, label_N, least=0)
   if not len(label_N):
     return 0.0
   return pearson(scipy.stats.rankdata(found_N), scipy.stats.rankdata(label_N))

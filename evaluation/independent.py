@@ -5,6 +5,8 @@ D dimensions, L grey levels.
 
 import numpy as np
 
+from evaluation.checks import checked
+
 
 def nll(train: np.ndarray, test: np.ndarray, levels: int) -> float:
   """-log p in nats per example of `test`, under a histogram of every dimension of `train`.
@@ -16,7 +18,11 @@ def nll(train: np.ndarray, test: np.ndarray, levels: int) -> float:
     train: [N, ...] grey levels as fractions from 0 to 1.
     test: [M, ...] likewise.
     levels: how many grey levels there are.
+
+  Raises:
+    ValueError: there is nothing to train on or to test, or a pixel is no number.
   """
+  checked("the likelihood of independent pixels", train, test)
   train_ND, test_ND = (
     np.round(x.reshape(len(x), -1) * (levels - 1)).astype(np.int64) for x in (train, test)
   )

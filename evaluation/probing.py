@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from evaluation.checks import checked
+
 
 def classify(
   train_NF: np.ndarray,
@@ -21,7 +23,13 @@ def classify(
 
   Returns:
     `linear_accuracy` and `neighbour_accuracy`.
+
+  Raises:
+    ValueError: a set is empty, a feature is not finite, or all training labels are one class.
   """
+  checked("a probe", train_NF, test_NF)
+  if (train_label_N == train_label_N[0]).all():
+    raise ValueError(f"a probe: all {len(train_label_N)} training labels are {train_label_N[0]}")
   # Imported here: a second that nothing else need pay.
   from sklearn.exceptions import ConvergenceWarning
   from sklearn.linear_model import LogisticRegression

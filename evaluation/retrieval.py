@@ -7,9 +7,19 @@ Axes: Q queries, P documents to retrieve from, V words, K numbers of a code.
 
 import numpy as np
 
+from evaluation.checks import checked
+
 
 def ranked(queries_QK: np.ndarray, codes_PK: np.ndarray) -> np.ndarray:
-  """[Q, P] documents by falling cosine with each query; equal ones in their order."""
+  """[Q, P] documents by falling cosine with each query; equal ones in their order.
+
+  A code of zeros is at a cosine of 0 with all.
+
+  Raises:
+    ValueError: there are no documents, or a code is not finite.
+  """
+  checked("a ranking of documents", codes_PK)
+  checked("a ranking of documents", queries_QK, least=0)
   query, code = _unit(queries_QK), _unit(codes_PK)
   return np.argsort(-(query @ code.T), axis=1, kind="stable")
 
@@ -27,14 +37,24 @@ def relevance(
 
 
 def average_precision(relevant_QP: np.ndarray) -> float:
-  """The mean over queries of the precision at each relevant document, averaged over those."""
+  """The mean over queries of the precision at each relevant document, averaged over those.
+
+  Raises:
+    ValueError: there is no query, or one that no document is relevant to.
+  """
+  _answerable(relevant_QP)
   rank_P = np.arange(1, relevant_QP.shape[1] + 1)
   precision_QP = np.cumsum(relevant_QP, axis=1) / rank_P
   return float(((precision_QP * relevant_QP).sum(1) / relevant_QP.sum(1)).mean())
 
 
 def precision_at(relevant_QP: np.ndarray, count: int) -> float:
-  """The share of the first `count` documents that are relevant, over queries."""
+  """The share of the first `count` documents that are relevant, over queries.
+
+  Raises:
+    ValueError: there is no query, or one that no document is relevant to.
+  """
+  _answerable(relevant_QP)
   return float(relevant_QP[:, :count].mean())
 
 
@@ -66,6 +86,12 @@ def latent_semantic_codes(
   values, left_PK = values[::-1][:count], left[:, ::-1][:, :count]
   right_VK = train_PV.T @ left_PK / np.sqrt(np.maximum(values, 1e-12))
   return train_PV @ right_VK, test_QV @ right_VK
+
+
+def _answerable(relevant_QP: np.ndarray) -> None:
+  if not len(relevant_QP) or not relevant_QP.any(1).all():
+    asked, left = len(relevant_QP), int((~relevant_QP.any(1)).sum())
+    raise ValueError(f"of {asked} queries {left} have no relevant document: no precision")
 
 
 def _unit(x_NK: np.ndarray) -> np.ndarray:

@@ -19,7 +19,13 @@ def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, fl
   """Corpus BLEU and chrF in percent, one reference each.
 
   BLEU counts runs of up to four words: where no reference has four, there is none.
+
+  Raises:
+    ValueError: there is nothing to score, or not one reference each.
   """
+  if not hypotheses or len(hypotheses) != len(references):
+    counts = f"{len(hypotheses)} translations and {len(references)} references"
+    raise ValueError(f"{counts} have no score")
   metrics = dict(_metrics())
   if all(len(reference.split()) < 4 for reference in references):
     del metrics["bleu"]

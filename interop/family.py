@@ -7,7 +7,6 @@ same rows. What a config.json holds is called `said`: our own configs are someth
 import dataclasses
 import functools
 import importlib
-import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from interop.errors import Unreadable
 from interop.mapping import Row, Sizes
 
 _MOST = 10**9  # no size in a config.json is larger
+_LARGEST = 3e38  # and no number, as float32 has it
 
 
 class Field(NamedTuple):
@@ -204,7 +204,7 @@ def _is_like(value: Any, default: Any) -> bool:
     return isinstance(value, type(default))
   if isinstance(default, float):
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return number and abs(value) <= _LARGEST
   if isinstance(value, tuple):
     return all(_is_like(part, 0) for part in value)
   return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST

@@ -60,13 +60,13 @@ def read(directory: str | pathlib.Path) -> Imported:
   Raises:
     Unreadable: there is none, it is damaged, or none of ours is like it.
   """
-  directory = pathlib.Path(directory).expanduser()
+  directory = tensors.place(directory)
   if not directory.is_dir():
     raise Unreadable(f"{directory}: no such directory; models are read from directories")
   path = tensors.inside(directory, "config.json")
   said = tensors.read_json(path)
   family = _family(said, path)
-  stored = {_renamed(name): tensor for name, tensor in tensors.weights(directory).items()}
+  stored = tensors.renamed(tensors.weights(directory), _renamed, directory)
   head, base = _architecture(family, said, path, stored)
   model = family.model_of(said, head, path)
   sizes, rows = _table(family, model, head, path, base=base)
@@ -111,7 +111,7 @@ def _architecture(
   config.json's own comes first; where none fits, it is that one which is complained of.
   """
   declared = said.get("architectures")
-  if not isinstance(declared, list) or not declared:
+  if not isinstance(declared, list) or not declared or not isinstance(declared[0], str):
     declared = [family.heads[0].architecture]
   heads = sorted(family.heads, key=lambda head: head.architecture != declared[0])
   best, reason = None, None
@@ -223,7 +223,7 @@ def write(
   Raises:
     Unreadable: no format holds the model.
   """
-  directory = pathlib.Path(directory).expanduser()
+  directory = tensors.place(directory)
   model = dict(model)
   if model["name"] in _OWN:
     own, model["name"] = _OWN[model["name"]]

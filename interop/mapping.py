@@ -21,7 +21,8 @@ from interop.tensors import Stored
 
 _LAYER = re.compile(r"\{(\w)\}")
 _GROUP = re.compile(r"\(([^)]*)\)|(\S+)")
-_COMPARED = 50  # names of which the nearest is looked for
+# Names of which the nearest is looked for, among how many, and how long: it takes their product.
+_COMPARED, _AMONG, _SHORT = 10, 200, 200
 
 Sizes = Mapping[str, int]
 
@@ -209,9 +210,9 @@ def compare(
 
 def _with_nearest(names: Sequence[str], others: Sequence[str]) -> list[str]:
   """The names, the first of them with the one among the others that is most like it."""
-  lines = []
+  lines, others = [], [other for other in others[:_AMONG] if len(other) <= _SHORT]
   for index, name in enumerate(names):
-    like = difflib.get_close_matches(name, others[:1000], 1) if index < _COMPARED else []
+    like = difflib.get_close_matches(name[:_SHORT], others, 1) if index < _COMPARED else []
     lines.append(f"{name} (like {like[0]})" if like else name)
   return lines
 

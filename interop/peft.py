@@ -19,6 +19,7 @@ from interop.mapping import Row, Sizes
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _BEFORE = "base_model.model."
+_LARGEST = 1e9  # rank or alpha
 _TASKS = {
   "ForCausalLM": "CAUSAL_LM",
   "LMHeadModel": "CAUSAL_LM",
@@ -172,7 +173,7 @@ def write(
     "modules_to_save": sorted({name.rpartition(".")[0] for name in whole}) or None,
     "inference_mode": True,
   }
-  directory = pathlib.Path(directory).expanduser()
+  directory = tensors.place(directory)
   directory.mkdir(parents=True, exist_ok=True)
   tensors.write_safetensors(
     directory / WEIGHTS, {f"{_BEFORE}{name}": array for name, array in (arrays | whole).items()}
@@ -239,21 +240,24 @@ def read(directory: str | pathlib.Path, model: Mapping[str, Any]) -> Adapters:
   Raises:
     Unreadable: they are damaged, belong to another model, or do more than our adapters.
   """
-  directory = pathlib.Path(directory).expanduser()
+  directory = tensors.place(directory)
   path = tensors.inside(directory, CONFIG)
   said = tensors.read_json(path)
   for key, plain in _PLAIN.items():
     if key in said and not any(said[key] is p or said[key] == p for p in plain):
       raise Unreadable(f"{path}: {key} is {said[key]!r}, which our adapters do not know"[:200])
   rank, alpha = said.get("r"), said.get("lora_alpha")
-  if said.get("peft_type") != "LORA" or not isinstance(rank, int) or rank < 1:
+  if said.get("peft_type") != "LORA" or not _is_number(rank, whole=True) or rank < 1:
     raise Unreadable(f"{path}: no LoRA with a rank")
-  if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+  if not _is_number(alpha):
     raise Unreadable(f"{path}: lora_alpha is {str(alpha)[:40]!r}")
   family, head = huggingface.head_of(model)
   sizes, rows = family.sizes(model), family.table(model, head, base=head.base)
-  stored = tensors.safetensors(tensors.inside(directory, WEIGHTS))
-  stored = {name.removeprefix(_BEFORE): tensor for name, tensor in stored.items()}
+  stored = tensors.renamed(
+    tensors.safetensors(tensors.inside(directory, WEIGHTS)),
+    lambda name: name.removeprefix(_BEFORE),
+    directory,
+  )
   matrices = {matrix.row: matrix for matrix in _matrices(rows).values()}
   adapters: dict[str, dict[str, np.ndarray]] = {}
   used: set[str] = set()
@@ -278,6 +282,12 @@ def read(directory: str | pathlib.Path, model: Mapping[str, Any]) -> Adapters:
   return Adapters(adapters, rank, float(alpha), tuple(adapters), mapping.nested(params))
 
 
+def _is_number(value: Any, *, whole: bool = False) -> bool:
+  kinds = int if whole else int | float
+  known = isinstance(value, kinds) and not isinstance(value, bool)
+  return known and abs(value) <= _LARGEST
+
+
 def _shapes(matrix: _Matrix, sizes: Sizes, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
   shape = matrix.row.shapes(sizes)[0]
   return (width, shape[matrix.input]), (shape[1 - matrix.input], width)
@@ -289,6 +299,8 @@ def _check_scale(said: Mapping[str, Any], row: Row, width: int, path: pathlib.Pa
   own = {}
   for key, usual in (("rank_pattern", rank), ("alpha_pattern", alpha)):
     patterns = said.get(key) or {}
+    if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+      raise Unreadable(f"{path}: {key} is not numbers by name")
     name = next((p for p in patterns if row.theirs.removesuffix(".weight").endswith(p)), None)
     own[key] = usual if name is None else patterns[name]
   if own["rank_pattern"] != width or not np.isclose(own["alpha_pattern"] * rank, alpha * width):

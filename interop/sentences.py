@@ -30,11 +30,11 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
   if not (directory / MODULES).exists():
     return {}
   path = tensors.inside(directory, MODULES)
+  modules = tensors.read_any_json(path)
   try:
-    modules = json.loads(path.read_text(encoding="utf-8"))
     kinds = [module["type"].split(".")[-1] for module in modules]
     places = [module["path"] for module in modules]
-  except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+  except (KeyError, TypeError, AttributeError) as error:
     raise Unreadable(f"{path}: no list of modules with type and path") from error
   if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]) or places[0]:
     raise Unreadable(
@@ -45,12 +45,9 @@ def read(directory: pathlib.Path) -> dict[str, Any]:
 
 
 def _pooling(directory: pathlib.Path, place: str) -> str:
-  folder = directory / str(place)
-  # The folder is the directory's own, as is the file in it.
-  plain = isinstance(place, str) and place == pathlib.PurePosixPath(place).name
-  if not plain or not folder.resolve().is_relative_to(directory.resolve()):
+  if not isinstance(place, str):
     raise Unreadable(f"{directory / MODULES}: {place!r} is no folder in it")
-  path = tensors.inside(folder, "config.json")
+  path = tensors.inside(tensors.folder(directory, place), "config.json")
   said = tensors.read_json(path)
   asked = [key for key, value in said.items() if key.startswith("pooling_mode") and value]
   if len(asked) == 1 and said[asked[0]] is not True:  # newer files name it

@@ -21,7 +21,7 @@ from interop.errors import Unreadable
 
 _FILE, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _SENTENCEPIECE = ("spiece.model", "tokenizer.model")
-_MOST = 100_000_000  # bytes of a vocabulary
+_MOST = 16_000_000  # bytes of a vocabulary
 
 # What files call the tokens that are no text, ours first.
 _NAMES = {
@@ -63,7 +63,7 @@ def convert(directory: str | pathlib.Path) -> str:
   try:
     if (directory / "vocab.txt").exists():
       return _wordpiece(_text(directory, "vocab.txt"), settings).to_str()
-    ids = tensors.read_json(tensors.inside(directory, "vocab.json"))
+    ids = tensors.read_json(tensors.inside(directory, "vocab.json"), most=_MOST)
     return _byte_pairs(ids, _text(directory, "merges.txt"), settings).to_str()
   except Unreadable:
     raise
@@ -170,7 +170,7 @@ def files(tokenizer: str | pathlib.Path | None, kind: str, length: int) -> dict[
     return {}
   text, settings = str(tokenizer), None
   if not text.lstrip().startswith("{"):
-    path = pathlib.Path(text).expanduser()
+    path = tensors.place(text)
     if not path.is_file():
       raise Unreadable(f"{path}: no such tokenizer")
     if path.suffix == ".model":

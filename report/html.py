@@ -70,7 +70,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     value = json.loads(path.read_text(encoding="utf-8"))
   except FileNotFoundError:
     return {}, "was not written"
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, RecursionError) as error:
     return {}, f"could not be read ({error})"
   if not isinstance(value, dict):
     return {}, f"holds {type(value).__name__}, not an object"

@@ -98,8 +98,8 @@ def write(path: Path, title: str, sections: Iterable[str]) -> Path:
 
 
 def section(title: str, body: str) -> str:
-  """A part of the page under its heading; `body` is HTML."""
-  return f"<section>\n<h2>{title}</h2>\n{body}\n</section>"
+  """A part of the page under its heading, which is text; `body` is HTML."""
+  return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>"
 
 
 def missing(sentence: str) -> str:

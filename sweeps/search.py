@@ -125,6 +125,13 @@ class Search:
     self._live: dict[int, _Live] = {}
     self._next = 0
     numbers = [key for key, kind in self._space.items() if not isinstance(kind, Choice)]
+    if settings.sampler == "cmaes" and storage:
+      # Whoever may write the storage could have this process run their code.
+      raise ConfigError(
+        "cmaes keeps its state in a storage as a pickle, which is not read",
+        kept="the study is as it was",
+        do="leave --storage out: the ledger needs none, or choose the sampler tpe",
+      )
     if settings.sampler == "cmaes" and len(numbers) < 2:
       raise ConfigError(
         f"cmaes moves through two numbers or more, and the space has {len(numbers)}",

@@ -69,6 +69,8 @@ class Task(Objective):
     size = test.tokenizers["words"].size
     p_N = ngram.probabilities(*streams, order=self.ngram_order - 1, vocabulary=size)
     told_N = streams[1] != test.tokenizers["words"].bos  # which the model is not asked for either
+    if not told_N.any():
+      raise ValueError("an n-gram of words has no perplexity: the test texts have no word to tell")
     return {"ngram_perplexity": float(np.exp(-np.log(p_N[told_N]).mean()))}
 
   def features(self, call: Call, examples: Examples) -> np.ndarray:

@@ -9,8 +9,8 @@ import dataclasses
 
 import jax
 import numpy as np
-import optax
 
+from models.layers.numerics import categorical_nll
 from tasks.objective import Batch, Call, Examples, Mean, Objective, Phase, applied, in_batches
 from tasks.views import Confusion, Table, View
 
@@ -68,7 +68,7 @@ class Task(Objective):
 
 
 def _measured(logits_BC: jax.Array, batch: Batch) -> dict[str, Mean]:
-  nll_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, batch["label"])
+  nll_B = categorical_nll(logits_BC, batch["label"])
   right_B = logits_BC.argmax(-1) == batch["label"]
   return {
     "loss": Mean.over(nll_B, batch["mask"]),

@@ -71,6 +71,12 @@ class Task(masked_language_model.Task):
 
 def divergence(teacher_BTV: jax.Array, student_BTV: jax.Array, temperature) -> jax.Array:
   """[B, T] KL(teacher | student) in nats, of logits softened by a temperature."""
-  theirs_BTV = jax.nn.log_softmax(teacher_BTV / temperature)
-  own_BTV = jax.nn.log_softmax(student_BTV / temperature)
+  theirs_BTV, own_BTV = (_softened(x, temperature) for x in (teacher_BTV, student_BTV))
   return (jnp.exp(theirs_BTV) * (theirs_BTV - own_BTV)).sum(-1)
+
+
+def _softened(logits_BTV: jax.Array, temperature) -> jax.Array:
+  """log softmax(logits / temperature)."""
+  # The greatest goes first: divided, logits of 1e4 would lose what tells them apart.
+  shifted_BTV = logits_BTV - jax.lax.stop_gradient(logits_BTV.max(-1, keepdims=True))
+  return jax.nn.log_softmax(shifted_BTV / temperature)

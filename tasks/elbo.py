@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from evaluation import importance, independent, latents, pca
+from models.layers.numerics import exp_then_line
 from models.vae import Gaussian, Layer, Output
 from tasks import disentangle
 from tasks.objective import (
@@ -31,17 +32,30 @@ _SMALL_KL = 0.05  # nats: what a decoder that ignores its latents leaves
 
 
 def divergence(layer: Layer) -> jax.Array:
-  """KL(q || p) [B, Z] of each unit, the layer above given (Kingma & Welling 2013, appendix B)."""
+  """KL(q || p) [B, Z] of each unit, the layer above given (Kingma & Welling 2013, appendix B).
+
+  Where a log-variance of the posterior is more than 30 above the prior's, or the prior's below -30,
+  it grows on as a straight line (`models.layers.numerics.exp_then_line`).
+  """
   (mean_q, log_q), (mean_p, log_p), _ = layer
-  ratio = (jnp.exp(log_q) + jnp.square(mean_q - mean_p)) * jnp.exp(-log_p)
+  ratio = exp_then_line(log_q - log_p) + jnp.square(mean_q - mean_p) * exp_then_line(-log_p)
   return 0.5 * (log_p - log_q + ratio - 1)
 
 
 def log_density(z_BZ: jax.Array, gaussian: Gaussian) -> jax.Array:
   """log N(z; mean, variance) [B], a sum over units."""
-  mean_BZ, log_variance_BZ = gaussian
-  scaled = jnp.square(z_BZ - mean_BZ) * jnp.exp(-log_variance_BZ)
-  return -0.5 * (math.log(2 * math.pi) + log_variance_BZ + scaled).sum(-1)
+  return unit_log_density(z_BZ, gaussian).sum(-1)
+
+
+def unit_log_density(z: jax.Array, gaussian: Gaussian) -> jax.Array:
+  """Of each unit.
+
+  Where a log-variance is below -30, the weight of the square grows on as a straight line
+  (`models.layers.numerics.exp_then_line`).
+  """
+  mean, log_variance = gaussian
+  scaled = jnp.square(z - mean) * exp_then_line(-log_variance)
+  return -0.5 * (math.log(2 * math.pi) + log_variance + scaled)
 
 
 def log_weight(model, out: Output, x: jax.Array) -> jax.Array:

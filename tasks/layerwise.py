@@ -7,9 +7,9 @@ Bengio et al. 2006, "Greedy layer-wise training of deep networks"; with corrupti
 import dataclasses
 from typing import Annotated
 
-import jax
 import jax.numpy as jnp
 
+from models.layers import numerics
 from tasks.corruption import Kind, corrupt
 from tasks.likelihood import bernoulli_nll
 from tasks.objective import Mean, Objective, Phase, on
@@ -68,7 +68,7 @@ class Task(Objective):
     x_BD = run("below", batch[self.of])
     corrupted_BD, touched_BD = corrupt(self.corruption, rng, x_BD, self.level)
     logits_BD = run("restore", corrupted_BD)
-    nll_BD = jax.nn.softplus(logits_BD) - logits_BD * x_BD
+    nll_BD = numerics.bernoulli_nll(logits_BD, x_BD)
     # Sums of either kind, so that weights of one are the plain cross-entropy.
     on_B = jnp.where(touched_BD, nll_BD, 0.0).sum(-1)
     off_B = jnp.where(touched_BD, 0.0, nll_BD).sum(-1)

@@ -1,7 +1,8 @@
 """Cross-entropies of what an autoencoder reconstructs, as sums over its dimensions."""
 
 import jax
-import jax.numpy as jnp
+
+from models.layers import numerics
 
 
 def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
@@ -12,9 +13,7 @@ def bernoulli_nll(logits: jax.Array, x: jax.Array) -> jax.Array:
   """
   # As rows: XLA's CPU backend vectorises along the last axis, which for grey images is of one.
   l_BD, x_BD = (a.reshape(len(a), -1) for a in (logits, x))
-  # One exponential and one logarithm a pixel, where two log-sigmoids would take two of each.
-  nll_BD = jnp.maximum(l_BD, 0) - l_BD * x_BD + jnp.log1p(jnp.exp(-jnp.abs(l_BD)))
-  return nll_BD.sum(-1)
+  return numerics.bernoulli_nll(l_BD, x_BD).sum(-1)
 
 
 def multinomial_nll(logits: jax.Array, counts: jax.Array) -> jax.Array:
@@ -22,4 +21,5 @@ def multinomial_nll(logits: jax.Array, counts: jax.Array) -> jax.Array:
 
   Finite for any finite logit, and 0 for an empty document.
   """
-  return (counts * (jax.nn.logsumexp(logits, axis=-1, keepdims=True) - logits)).sum(-1)
+  greatest, log_total = (x[..., None] for x in numerics.softmax_terms(logits))
+  return (counts * (log_total - (logits - greatest))).sum(-1)

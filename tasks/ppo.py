@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import batch_axis
+from models.layers.numerics import centred, exp_then_line
 from tasks import replies
 from tasks.language_model import scored
 from tasks.objective import Batch, Mean, Phase, on
@@ -137,8 +138,7 @@ def clipped(
   log_ratio: jax.Array, advantage: jax.Array, clip: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """(-min(ratio A, clip(ratio) A), whether the clipped one is less) of PPO's equation 7."""
-  # Beyond this the ratio is far outside any clip, and exp would overflow.
-  ratio = jnp.exp(jnp.clip(log_ratio, -20.0, 20.0))
+  ratio = exp_then_line(log_ratio)
   free, bounded = ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage
   return -jnp.minimum(free, bounded), bounded < free
 
@@ -161,8 +161,7 @@ def gae(reward_BR: jax.Array, value_BR: jax.Array, *, decay: float | jax.Array) 
 
 def whitened(values_BR: jax.Array, there_BR: jax.Array) -> jax.Array:
   """Values with mean 0 and variance 1 over all tokens of the batch that are there."""
-  kept_BR = jnp.where(there_BR, values_BR, 0.0)
-  total, count = batch_axis.total((kept_BR.sum(), there_BR.sum().astype(jnp.float32)))
-  centred_BR = jnp.where(there_BR, kept_BR - total / jnp.maximum(count, 1.0), 0.0)
-  variance = batch_axis.total(jnp.square(centred_BR).sum()) / jnp.maximum(count, 1.0)
+  count = jnp.maximum(batch_axis.total(there_BR.sum().astype(jnp.float32)), 1.0)
+  centred_BR = centred(values_BR, there_BR, batch_axis.total)
+  variance = batch_axis.total(jnp.square(centred_BR).sum()) / count
   return centred_BR * jax.lax.rsqrt(variance + 1e-8)

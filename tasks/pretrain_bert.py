@@ -12,8 +12,8 @@ import dataclasses
 from typing import Annotated
 
 import jax
-import optax
 
+from models.layers.numerics import categorical_nll
 from tasks import masked_language_model
 from tasks.objective import Batch, Mean, on, weighted
 
@@ -38,7 +38,7 @@ class Task(masked_language_model.Task):
 
   def _measured(self, model, params, state, batch: Batch, rng: jax.Array, *, train: bool):
     out, found, state = self._told(model, params, state, batch, rng, train=train)
-    relation_B = optax.softmax_cross_entropy_with_integer_labels(out.relation, batch["relation"])
+    relation_B = categorical_nll(out.relation, batch["relation"])
     right_B = out.relation.argmax(-1) == batch["relation"]
     found |= {
       "relation_nll": Mean.over(relation_B, batch["mask"]),

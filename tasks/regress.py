@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 
+from evaluation.checks import checked
 from tasks.objective import Call, Examples, Mean, Objective, Phase, applied
 from tasks.views import Scatter, View
 
@@ -67,5 +68,8 @@ def _least_squares(train, test, of: str) -> np.ndarray:
 
 
 def _r2(found_NC: np.ndarray, target_NC: np.ndarray) -> float:
+  """1 less the share of the variance that is left; of a target without any 0, or 1 if it is met."""
+  checked("the variance explained", found_NC, target_NC)
   left = np.square(found_NC - target_NC, dtype=np.float64).sum()
-  return float(1 - left / np.square(target_NC - target_NC.mean(0), dtype=np.float64).sum())
+  whole = np.square(target_NC - target_NC.mean(0), dtype=np.float64).sum()
+  return float(1 - left / whole) if whole > 0 else float(left == 0)

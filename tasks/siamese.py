@@ -13,9 +13,9 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from evaluation import glue
+from models.layers.numerics import categorical_nll
 from tasks.objective import Batch, Call, Examples, Mean, Objective, Phase, applied, in_batches
 from tasks.similarity import cosine
 from tasks.views import Scatter, Table, View
@@ -60,7 +60,7 @@ class Task(Objective):
   def _measured(self, out, batch: Batch) -> dict[str, Mean]:
     mask_B = batch["mask"]
     if self.loss == "classification":
-      nll_B = optax.softmax_cross_entropy_with_integer_labels(out.logits, batch["label"])
+      nll_B = categorical_nll(out.logits, batch["label"])
       right_B = out.logits.argmax(-1) == batch["label"]
       return {"loss": Mean.over(nll_B, mask_B), "accuracy": Mean.over(right_B, mask_B)}
     wanted_B = batch["label"].astype(jnp.float32) / self.highest

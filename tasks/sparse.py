@@ -51,8 +51,9 @@ class Task(reconstruction.Task):
     error = errors[self.error]
     # The notes' error is of pixels in [margin, 1 - margin], ours is measured in [0, 1].
     weight = 0.5 * (1 - 2 * model.margin) ** 2 if self.error == "squared" else 1.0
-    rho_K = batch_mean(out.code, batch["mask"])
-    penalty = self.beta * divergence(self.rho, rho_K).sum()
+    # Both means, since that of a unit that is always on leaves nothing of one less it but rounding.
+    on_K, off_K = (batch_mean(code, batch["mask"]) for code in (out.code, 1 - out.code))
+    penalty = self.beta * divergence(self.rho, on_K, off_K).sum()
     return Mean(weight * error.total + penalty * error.count, error.count)
 
   def score(self, call: Call, train: Examples, test: Examples) -> dict[str, float]:
@@ -69,10 +70,10 @@ class Task(reconstruction.Task):
     return {**super().views(call, train, test), "filters": filters(call)}
 
 
-def divergence(rho: float | jax.Array, rho_K: jax.Array) -> jax.Array:
-  """KL(rho || rho_j) [K] of Bernoulli variables, in nats."""
-  rho_K = _LEAST + (1 - 2 * _LEAST) * rho_K
-  return rho * jnp.log(rho / rho_K) + (1 - rho) * jnp.log((1 - rho) / (1 - rho_K))
+def divergence(rho: float | jax.Array, on_K: jax.Array, off_K: jax.Array) -> jax.Array:
+  """KL(rho || on) [K] of Bernoulli variables that are on, and off, with these shares; in nats."""
+  on_K, off_K = (_LEAST + (1 - 2 * _LEAST) * share_K for share_K in (on_K, off_K))
+  return rho * jnp.log(rho / on_K) + (1 - rho) * jnp.log((1 - rho) / off_K)
 
 
 def filters(call: Call) -> Images:

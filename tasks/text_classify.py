@@ -9,9 +9,9 @@ import dataclasses
 
 import jax
 import numpy as np
-import optax
 
 from evaluation import glue, naive_bayes
+from models.layers.numerics import categorical_nll
 from tasks import attention_maps
 from tasks.objective import Batch, Call, Examples, Mean, Objective, Phase, applied, in_batches
 from tasks.views import Confusion, Table, View
@@ -109,7 +109,7 @@ class Task(Objective):
 
 def _measured(logits_BC: jax.Array, batch: Batch) -> dict[str, Mean]:
   label_B, mask_B = batch["label"], batch["mask"]
-  nll_B = optax.softmax_cross_entropy_with_integer_labels(logits_BC, label_B)
+  nll_B = categorical_nll(logits_BC, label_B)
   guess_B = logits_BC.argmax(-1)
   right_B = guess_B == label_B
   found = {"loss": Mean.over(nll_B, mask_B), "accuracy": Mean.over(right_B, mask_B)}

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.layers.numerics import softmax_terms
 from models.layers.transformer import unstacked
 from tasks.objective import Mean, on
 
@@ -36,18 +37,19 @@ def smoothed_nll(
       which Vaswani et al. 2017 trained).
   """
   K = logits_BTV.shape[-1]
-  normaliser_BT = jax.nn.logsumexp(logits_BTV, axis=-1)
+  greatest_BT, total_BT = softmax_terms(logits_BTV)
   # A comparison and not a gather: it stays where the logits are, if the vocabulary is split.
   is_target = jax.lax.broadcasted_iota(jnp.int32, logits_BTV.shape, 2) == targets_BT[..., None]
-  nll_BT = normaliser_BT - jnp.where(is_target, logits_BTV, 0.0).sum(-1)
+  nll_BT = total_BT - (jnp.where(is_target, logits_BTV, 0.0).sum(-1) - greatest_BT)
   if not on(smoothing):
     return nll_BT, nll_BT
-  # The mean of -log p over all tokens.
-  flat_BT = normaliser_BT - logits_BTV.mean(-1)
+  # The mean of -log p over those tokens.
+  shifted_BTV = logits_BTV - greatest_BT[..., None]
   if form == "uniform":
-    return (1 - smoothing) * nll_BT + smoothing * flat_BT, nll_BT
-  others_BT = (K * flat_BT - nll_BT) / (K - 1)
-  return (1 - smoothing) * nll_BT + smoothing * others_BT, nll_BT
+    flat_BT = total_BT - shifted_BTV.mean(-1)
+  else:
+    flat_BT = total_BT - jnp.where(is_target, 0.0, shifted_BTV).sum(-1) / (K - 1)
+  return (1 - smoothing) * nll_BT + smoothing * flat_BT, nll_BT
 
 
 def over_tokens(values_BT: jax.Array, scored_BT: jax.Array) -> Mean:

@@ -12,13 +12,12 @@ Axes: B examples on this device, M examples of the batch, Z latents.
 """
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
 from models.layers import batch_axis
-from models.vae import Layer
+from models.vae import Gaussian, Layer
 from tasks import elbo
 from tasks.objective import Mean
 
@@ -62,7 +61,7 @@ def decomposed(layer: Layer, mask_B: jax.Array) -> dict[str, jax.Array]:
   """
   posterior, prior, z_BZ = layer
   mean_MZ, log_variance_MZ, mask_M = (batch_axis.gather(x) for x in (*posterior, mask_B))
-  log_q_BMZ = _log_normal(z_BZ[:, None], mean_MZ, log_variance_MZ)
+  log_q_BMZ = elbo.unit_log_density(z_BZ[:, None], Gaussian(mean_MZ, log_variance_MZ))
   log_M = jnp.log(mask_M.sum())
   # A padded example is no part of the mixture, whatever it holds.
   log_q_BM = jnp.where(mask_M > 0, log_q_BMZ.sum(-1), -jnp.inf)
@@ -74,8 +73,3 @@ def decomposed(layer: Layer, mask_B: jax.Array) -> dict[str, jax.Array]:
     "total_correlation": log_q_z_B - log_product_B,
     "dimension_wise": log_product_B - elbo.log_density(z_BZ, prior),
   }
-
-
-def _log_normal(x: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
-  scaled = jnp.square(x - mean) * jnp.exp(-log_variance)
-  return -0.5 * (math.log(2 * math.pi) + log_variance + scaled)

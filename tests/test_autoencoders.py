@@ -392,7 +392,7 @@ def test_objectives_refuse_what_they_say_nothing_of(of):
 
 
 def test_units_that_are_always_off_or_on_keep_the_divergence_finite():
-  value, slope = jax.vmap(jax.value_and_grad(lambda q: sparse.divergence(0.01, q)))(
+  value, slope = jax.vmap(jax.value_and_grad(lambda q: sparse.divergence(0.01, q, 1 - q)))(
     jnp.asarray([0.0, 0.01, 1.0])
   )
   assert np.isfinite(value).all()
@@ -441,8 +441,9 @@ def test_the_mean_activation_is_that_of_the_whole_batch():
   close(padded_loss, loss, rtol=1e-6)
   close(again, grads, rtol=1e-5)
   code = model.apply({"params": params}, batch["image"]).code
-  by_half = [sparse.divergence(0.01, code[i : i + 3].mean(0)).sum() for i in (0, 3)]
-  assert float(sum(by_half) / 2) > float(sparse.divergence(0.01, code.mean(0)).sum()) + 1e-4
+  tied = lambda mean: sparse.divergence(0.01, mean, 1 - mean).sum()  # noqa: E731
+  by_half = [tied(code[i : i + 3].mean(0)) for i in (0, 3)]
+  assert float(sum(by_half) / 2) > float(tied(code.mean(0))) + 1e-4
 
 
 @pytest.mark.parametrize("way", ["jit", "pmap"])

@@ -22,9 +22,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEBIAN = pathlib.Path("/usr/share/datasets/fashion-mnist")
 SIZES = {"train": 40, "t10k": 12}
 
-needs_grain = pytest.mark.skipif(
-  importlib.util.find_spec("grain") is None, reason="needs `pip install grain`"
-)
 needs_tfds = pytest.mark.skipif(
   any(importlib.util.find_spec(name) is None for name in ("tensorflow_datasets", "array_record")),
   reason="needs `pip install tensorflow-datasets array-record pillow importlib_resources`",
@@ -518,7 +515,6 @@ class Stream:
     return self._split.take(rows)
 
 
-@needs_grain
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_streaming_is_in_the_order_of_rows(workers):
   split = digits.Source(train_examples=50).split("train")
@@ -547,7 +543,6 @@ def test_streaming_is_in_the_order_of_rows(workers):
   assert list(streaming.batches(Stream(split), rows_of_step, start=5, stop=5)) == []
 
 
-@needs_grain
 @pytest.mark.parametrize("workers", [0, 2])
 def test_streaming_raises_what_reading_raises(workers):
   split = digits.Source(train_examples=50).split("train")
@@ -601,7 +596,6 @@ def test_tfds_recipe_holds_the_idx_arrays(prepared):
 
 
 @needs_tfds
-@needs_grain
 @pytest.mark.parametrize("binarize", ["none", "fixed"])
 def test_tfds_streams_what_it_holds_in_memory(prepared, binarize):
   _, directory = prepared

@@ -55,11 +55,21 @@ def smoke(name, **top):
   return config.load(f"experiments/bert/{name}.py:smoke").to_dict() | top
 
 
+def adapted_classifier(**more):
+  """The experiment with adapters, which here tell the genre of a verse."""
+  found = smoke("lora_kjv", **more)
+  stage = found["stages"][1]
+  stage["model"]["name"] = "transformer.classifier"
+  stage["task"]["name"] = "text_classify"
+  stage["data"]["name"] = "labelled_text:kjv_genre"
+  return found
+
+
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
   """A classifier whose encoder has adapters, with an average of its parameters; and both exports."""
   path = tmp_path_factory.mktemp("adapted")
-  found = smoke("lora_kjv")
+  found = adapted_classifier()
   found["stages"][1]["training"] |= dict(ema_decay=0.5)
   experiment, state = trained(found, path / "run")
   for kind in ("hf", "peft"):
@@ -118,7 +128,7 @@ def test_an_export_comes_back_bit_for_bit(adapted, tmp_path):
 
 def stage_from(place, **model):
   """The second stage of the experiment alone, which begins with what is elsewhere."""
-  found = smoke("lora_kjv", init_from=place)
+  found = adapted_classifier(init_from=place)
   (_, alone) = found.pop("stages")
   alone.pop("name")
   alone["model"] |= model

@@ -397,7 +397,7 @@ def test_ray_runs_and_stops_jobs_on_every_node(ray, jobs):
 
 
 def test_ray_loses_a_job_with_its_node(ray, cluster, jobs):
-  first, second = jobs("first", 40), jobs("second", 40)
+  first, second = jobs("first", 150), jobs("second", 150)
   for job in (first, second):
     ray.submit(job)
   until(lambda: counted(first) and counted(second), "a start")
@@ -409,7 +409,7 @@ def test_ray_loses_a_job_with_its_node(ray, cluster, jobs):
   assert until(ray.ended, "a lost job") == [Ended(lost.id, None, process.place())]
   until(lambda: not alive(pid_of(lost)), "the end of the orphan")
   saved = counted(lost)
-  assert 0 < saved < 40
+  assert 0 < saved < 150
   until(lambda: ray.free() == 0, "the dead node to be forgotten")
   ray.submit(lost)
   assert statuses(ray, 2) == {kept.id: 0, lost.id: 0}

@@ -400,7 +400,7 @@ def test_other_floats_become_float32(dtype, made, tmp_path):
     ("BertForMaskedLM", {"hidden_size": -16}, "hidden_size"),
     ("BertForMaskedLM", {"hidden_size": 0}, "size is zero"),
     ("BertForMaskedLM", {"num_attention_heads": 3}, "3 heads"),
-    ("BertForMaskedLM", {"layer_norm_eps": float("nan")}, "layer_norm_eps"),
+    ("BertForMaskedLM", {"layer_norm_eps": float("nan")}, "NaN is no number"),
     ("BertForMaskedLM", {"num_hidden_layers": 10**8}, "layers"),
     ("BertForMaskedLM", {"num_hidden_layers": True}, "num_hidden_layers"),
     ("BertForMaskedLM", {"vocab_size": None}, "no vocab_size"),

@@ -41,7 +41,7 @@ HOSTILE = {
   "empty": (b"", "no safetensors"),
   "short": (b"\0" * 7, "no safetensors"),
   "header past the end": (packed(GOOD, length=10**6), "header of 1,000,000 bytes"),
-  "header past memory": (packed(GOOD, length=2**63), "at most 100,000,000"),
+  "header past memory": (packed(GOOD, length=2**63), "at most 2,000,000"),
   "no JSON": (packed(b"{nonsense"), "no JSON"),
   "no UTF-8": (packed(b"\xff\xfe{}"), "no JSON"),
   "no object": (packed(b"[1]"), "no object"),
@@ -67,6 +67,24 @@ HOSTILE = {
     ),
     "leave a gap",
   ),
+  "metadata of a number": (packed({"__metadata__": 5, **GOOD}), "text by name"),
+  "metadata of numbers": (packed({"__metadata__": {"a": 1}, **GOOD}), "text by name"),
+  "metadata of no text": (packed({"__metadata__": {"a": "\ud800"}, **GOOD}), "text by name"),
+  "a name of no text": (packed({"\ud800": GOOD["a"]}), "no JSON"),
+  "not a number": (packed(b'{"a":NaN}'), "NaN is no number"),
+  "less than nothing": (
+    packed(b'{"a":{"dtype":"F32","shape":[-0],"data_offsets":[0,0]}}'),
+    "natural",
+  ),
+  "an endless number": (
+    packed(b'{"a":{"dtype":"F32","shape":[%s],"data_offsets":[0,16]}}' % (b"9" * 99)),
+    "natural",
+  ),
+  "nothing, endlessly": (
+    packed(entry(shape=[0, 2**62, 2**62], data_offsets=[0, 0]), b""),
+    "no memory has",
+  ),
+  "too many axes": (packed(entry(shape=[1] * 33)), "33 axes"),
   "bytes left": (packed(GOOD, b"\0" * 24), "24 bytes of tensors, of which 16"),
 }
 
@@ -187,12 +205,13 @@ def test_hostile_files_of_flax(tmp_path):
   deep = b"\x81\xa1a" * 100_000 + b"\xc0"
   for content, named in [
     (array([2], "object", b"\0" * 16), "dtype 'object'"),
-    (array([3], "float32", b"\0" * 8), "not those of its shape"),
-    (array([-1], "float32", b"\0" * 8), "not those of its shape"),
+    (array([3], "float32", b"\0" * 8), r"its shape \[3\] needs 12"),
+    (array([-1], "float32", b"\0" * 8), "no natural numbers"),
     (array([2]), "no msgpack"),
     (msgpack.packb({"a": msgpack.ExtType(5, b"x")}), "type 5"),
     (msgpack.packb({"a": 1.0}), "no tree of arrays"),
-    (msgpack.packb([1]), "no tree of arrays"),
+    (msgpack.packb([1]), "max_array_len"),
+    (msgpack.packb(1), "no tree of arrays"),
     (msgpack.packb({"a": {"__msgpack_chunked_array__": True, "shape": {}}}), "make no array"),
     (b"\xc1", "no msgpack"),
     (b"", "no msgpack"),

@@ -159,7 +159,7 @@ def test_steps_hold_adapters_and_the_base_is_saved_once(trained):
     kept[step] = {name.split("/")[1] for name in leaves if name.startswith(("params", "ema"))}
   assert kept == {1: {"lora", "final_norm"}, 4: {"lora", "final_norm"}}
   assert [p.name for p in (path / "checkpoints/frozen").iterdir() if p.is_dir()] == ["0"]
-  checkpoints = Checkpoints(path / "checkpoints", read_only=True)
+  checkpoints = Checkpoints(path / "checkpoints")
   try:
     assert bits(checkpoints.restore(4, abstract(found))) == bits(state)
   finally:
@@ -185,7 +185,7 @@ def test_a_base_that_was_exchanged_is_noticed(trained, tmp_path):
   fit(one_device(build(masked(LORA, **settings) | {"seed": 7})), another)
   shutil.rmtree(other / "checkpoints/frozen")
   shutil.copytree(another / "checkpoints/frozen", other / "checkpoints/frozen")
-  checkpoints = Checkpoints(other / "checkpoints", read_only=True)
+  checkpoints = Checkpoints(other / "checkpoints")
   try:
     with pytest.raises(Corrupt, match="not what it was saved with"):
       checkpoints.restore(4, abstract(found))

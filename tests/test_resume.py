@@ -192,11 +192,12 @@ def test_when_no_checkpoint_is_whole_nothing_is_started_anew(vae, tmp_path):
   found, path, _ = vae
   other = tmp_path / "run"
   shutil.copytree(path, other)
-  for step in (other / "checkpoints/latest").iterdir():
-    for file in (step / "state").rglob("d/*"):
-      flip(file)
+  for kind in ("latest", "best"):
+    for step in (other / "checkpoints" / kind).iterdir():
+      for file in (step / "state").rglob("d/*"):
+        flip(file)
   before = sorted(str(p) for p in other.rglob("*") if p.is_file() and "tensorboard" not in str(p))
-  with pytest.raises(CheckpointError, match="none of 6 checkpoints"):
+  with pytest.raises(CheckpointError, match="none of 7 checkpoints"):
     fit(found, other)
   after = sorted(str(p) for p in other.rglob("*") if p.is_file() and "tensorboard" not in str(p))
   assert before == after

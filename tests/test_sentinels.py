@@ -12,7 +12,7 @@ LOW = Sentinel("low", lambda row: row["x"] < 1, "raise it")
 
 def said(values, *, steps=10, sentinels=(LOW,)):
   watch = Watch(sentinels, steps)
-  return [watch.row(i + 1, {"x": x}, shown=i + 1) for i, x in enumerate(values)]
+  return [watch.row(i + 1, {"x": x}, 0, shown=i + 1) for i, x in enumerate(values)]
 
 
 def test_three_rows_running_speak_once():

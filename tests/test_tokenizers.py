@@ -255,7 +255,7 @@ def test_files_that_are_no_tokenizer_are_named(tmp_path):
     (tmp_path / name).write_bytes(b"{\xff")
     with pytest.raises(ValueError, match=name):
       tokenizers.load(tmp_path / name)
-  with pytest.raises(ValueError, match="no kind"):
+  with pytest.raises(ValueError, match="choose among bytes"):
     tokenizers.check("bpee", 300)
 
 

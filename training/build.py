@@ -8,11 +8,12 @@ data/idx.py with `dataset="mnist"`.
 import contextlib
 import copy
 import dataclasses
+import functools
 import importlib
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -20,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.source import Source
+from data.source import NoSuchName, Source
 from tasks.objective import Objective, Phase
 from training import lora, optim, parallel, step
-from training.config import UNTOUCHED, arguments, nearest, traced
-from training.errors import ConfigError, DataError
+from training.config import UNTOUCHED, arguments, choices, hints, nearest, shown, traced
+from training.errors import ConfigError, DataError, ResourceError, UserError
 
 BLOCKS = ("model", "task", "data", "optimizer", "training")
 MESH = {"data": -1, "fsdp": 1, "model": 1}  # devices along each axis; -1 is all that are left
@@ -49,6 +50,12 @@ class Training:
     dtype: of activations; parameters, statistics and sums stay float32.
     ema_decay: of the average of parameters that evaluation then uses; 0 keeps none.
     remat: recompute the activations of each block in the backward pass, for memory.
+    most_rejected: a step whose loss or gradient is not finite changes nothing; so many of them in a
+      row end the run.
+    largest_gradient: a step whose gradient has a larger norm is rejected like one that is not
+      finite; 0 rejects none. Unlike `optimizer.clip_norm`, which shrinks it.
+    stalled_after: seconds that a step, a wait for data or for another process, an evaluation or a
+      save may take before the run is ended; 0 waits for ever.
   """
 
   steps: Annotated[int, "[1, 2147483647]"] = 1000  # a state counts them in int32
@@ -66,6 +73,9 @@ class Training:
   dtype: Literal["float32", "bfloat16"] = "float32"
   ema_decay: Annotated[float, "[0, 1)"] = 0.0
   remat: bool = False
+  most_rejected: Annotated[int, "[1, 2147483647]"] = 10
+  largest_gradient: Annotated[float, "[0, inf)"] = 0.0
+  stalled_after: Annotated[float, "[0, inf)"] = 3600.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,7 +206,9 @@ def _block(value, key: str) -> Mapping:
 
 
 def _refuse(key: str, value, what: str):
-  raise ConfigError(f"config.{key}={value!r} is not {what}", kept=UNTOUCHED, do=f"make it {what}")
+  raise ConfigError(
+    f"config.{key}={shown(value)} is not {what}", kept=UNTOUCHED, do=f"make it {what}"
+  )
 
 
 def _check_shared(shared: Mapping[str, Mapping], stages):
@@ -234,7 +246,7 @@ def _stage(name: str, blocks: Mapping[str, dict], *, where: str, assets: pathlib
   task_class, task_spec, task_name = _locate(
     "tasks", "Task", blocks["task"], f"{where}task", ("objective", "views")
   )
-  task_args = arguments(task_class, task_spec, where=f"{where}task")
+  task_args = arguments(task_class, task_spec, where=f"{where}task", beside=("name",))
   task = _construct(task_class, task_args, f"{where}task")
   try:
     phases = lora.phases(model, task.phases(model))
@@ -287,6 +299,8 @@ def _program(phases: tuple[Phase, ...], optimizers, source: Source, training: Tr
     batch_size=source.batch_size,
     microbatches=training.microbatches,
     ema_decay=training.ema_decay,
+    most_rejected=training.most_rejected,
+    largest_gradient=training.largest_gradient,
   )
 
 
@@ -316,29 +330,65 @@ def _structure(name: str, full: Mapping[str, Any], owners: Mapping[str, Any]) ->
 
 def _locate(room: str, attribute: str, spec: Mapping, where: str, not_these: tuple[str, ...] = ()):
   """The class that a block's `name` means, and the rest of the block."""
-  spec = dict(spec)
-  files = pathlib.Path(__file__).parent.parent / room
-  known = [
-    ".".join(path.relative_to(files).with_suffix("").parts)
-    for path in files.rglob("*.py")
-    if path.stem not in ("__init__", *not_these)
-    and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
-  ]
+  spec, known = dict(spec), _names(room, attribute, not_these)
   name = spec.pop("name", None)
   if not isinstance(name, str) or name not in known:
-    said = "is missing" if name is None else f"is {name!r}, which names no file of {room}/"
+    near = (*known, *_with_colon(name, known)) if room == "data" else known
     raise ConfigError(
-      f"config.{where}.name {said}{nearest(str(name), known)}",
+      f"config.{where}.name {_unnamed(name, spec, near, f'which names no file of {room}/')}",
       kept=UNTOUCHED,
-      do=f"choose one of {', '.join(sorted(known))}",
+      do=f"choose one of {', '.join(known)}",
     )
   return getattr(importlib.import_module(f"{room}.{name}"), attribute), spec, name
+
+
+@functools.cache
+def _names(room: str, attribute: str, not_these: tuple[str, ...]) -> tuple[str, ...]:
+  """What a block may be named: the files of a room with such a class. Nothing is imported."""
+  files = pathlib.Path(__file__).parent.parent / room
+  return tuple(
+    sorted(
+      ".".join(path.relative_to(files).with_suffix("").parts)
+      for path in files.rglob("*.py")
+      if path.stem not in ("__init__", *not_these)
+      and f"\nclass {attribute}(" in path.read_text(encoding="utf-8")
+    )
+  )
+
+
+def _with_colon(name, files: Iterable[str]) -> list[str]:
+  """Names of data that differ from `name` in nothing but the colon, which may be mistyped."""
+  found = []
+  for file in files if isinstance(name, str) else ():
+    rest = name.removeprefix(file)
+    if rest != name and len(rest) > 1:
+      kinds = hints(importlib.import_module(f"data.{file}").Source)
+      known = choices(kinds["dataset"]) if "dataset" in kinds else ()
+      found += [f"{file}:{dataset}" for dataset in known or (rest, rest[1:])]
+  return found
+
+
+def _unnamed(name, spec: Mapping, known: Iterable[str], said: str) -> str:
+  """What is wrong with the name of a block, which is none of those `known`."""
+  if isinstance(name, str):
+    return f"is {shown(name)}, {said}{nearest(name, known)}"
+  if name is not None:
+    return f"is {shown(name)}, {said}"
+  typed = [key for key in spec if nearest(key, ["name"])]
+  return "is missing" + (f", but there is {shown(typed[0])}; did you mean 'name'?" if typed else "")
 
 
 def _construct(cls, args, where):
   """`cls(**args)`; what a class finds wrong among its own fields is the user's to mend."""
   try:
     return cls(**args)
+  except NoSuchName as error:
+    said = f"config.{where}.{error.setting}={shown(error.value)} names nothing"
+    raise ConfigError(
+      f"{said}{nearest(error.value, error.known)}",
+      kept=UNTOUCHED,
+      do=f"choose one of {', '.join(error.known)}{error.others}",
+    ) from None
   except ValueError as error:
     raise ConfigError(
       f"config.{where}: {error}", kept=UNTOUCHED, do="change these fields"
@@ -356,7 +406,7 @@ def _source(spec, *, where):
       )
     spec["name"], spec["dataset"] = name.split(":", 1)
   cls, spec, _ = _locate("data", "Source", spec, where, ("source",))
-  args = arguments(cls, spec, where=where)
+  args = arguments(cls, spec, where=where, beside=("name",))
   source = _construct(cls, args, where)
   if ":" in (name or ""):
     args.pop("dataset")
@@ -382,7 +432,7 @@ def _model(spec, source: Source, training: Training, *, where):
     )
   facts = data_facts(source)
   execution = {"dtype": jnp.dtype(training.dtype), "remat": training.remat}
-  args = arguments(cls, spec, where=where, given={**facts, **execution})
+  args = arguments(cls, spec, where=where, given={**facts, **execution}, beside=("name", "lora"))
   for fact, value in facts.items():
     if fact in args and fact in spec and args[fact] != value:
       raise ConfigError(
@@ -405,17 +455,39 @@ def data_facts(source: Source) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def reading(source: Source):
-  """Turns what a source raises into a one-line error."""
+def reading(source: Source, kept: str = UNTOUCHED):
+  """Turns what a source raises into a one-line error, which says what is kept."""
   room = type(source).__module__
   try:
     yield
   except FileNotFoundError as error:
-    raise DataError(str(error), where=room, kept=UNTOUCHED, do="then run again") from None
+    raise DataError(str(error), where=room, kept=kept, do="then run again") from None
   except (ValueError, OSError) as error:
-    raise DataError(
-      str(error), where=room, kept=UNTOUCHED, do="mend it or change config.data"
-    ) from None
+    raise DataError(str(error), where=room, kept=kept, do="mend it or change config.data") from None
+
+
+@contextlib.contextmanager
+def tracing(stage: Stage):
+  """Says in one line that a stage cannot be computed: each setting is right, but not all at once.
+
+  What fails then is whichever line of the model, the task or the transform meets the sizes first.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except MemoryError as error:
+    raise ResourceError(
+      f"tracing asks for too much memory: {error}"[:300], kept=UNTOUCHED, do="choose smaller sizes"
+    ) from error
+  except Exception as error:
+    parts = (part.__module__ for part in map(type, (stage.model, stage.task, stage.source)))
+    said = " ".join(str(error).split())[:200]
+    raise ConfigError(
+      f"config: {', '.join(parts)} do not go together: {type(error).__name__} {said}",
+      kept=UNTOUCHED,
+      do="change their sizes; --debug shows where",
+    ) from error
 
 
 def _optimizers(spec, phases: tuple[Phase, ...], *, where):
@@ -447,11 +519,11 @@ def _optimizer(spec, where):
   name = spec.pop("name")
   if not isinstance(name, str) or name not in optim.NAMES:
     raise ConfigError(
-      f"config.{where}.name is {name!r}{nearest(str(name), optim.NAMES)}",
+      f"config.{where}.name {_unnamed(name, spec, optim.NAMES, 'which is no optimizer')}",
       kept=UNTOUCHED,
       do=f"choose one of {', '.join(optim.NAMES)}",
     )
-  args = arguments(optim.NAMES[name], spec, where=where)
+  args = arguments(optim.NAMES[name], spec, where=where, beside=("name", "per_phase"))
   return optim.NAMES[name](**args), {"name": name, **args}
 
 

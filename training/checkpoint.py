@@ -2,17 +2,27 @@
 
 Orbax commits a step atomically but checks no content: a flipped bit restores as another number.
 The manifest names every leaf's shape, type and hash, and a hash of itself. Once a step is committed
-its files are summed too, so that damage is found, and named, before anything parses it. The latest
-steps and the best one lie in separate directories, so the best never evicts the step that a run
-resumes from. Groups of parameters that a stage does not train (a teacher; what has adapters) are
-saved once a stage, in a directory of their own, and steps name the hash of what they go with.
+its files are brought to the disk and summed too, so that damage is found, and named, before
+anything parses it. The latest steps and the best one lie in separate directories, so the best never
+evicts the step that a run resumes from. Groups of parameters that a stage does not train (a
+teacher; what has adapters) are saved once a stage, in a directory of their own, and steps name the
+hash of what they go with.
 """
 
+import concurrent.futures
+import contextlib
+import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import logging
+import os
 import pathlib
+import re
+import shutil
+import sys
+import warnings
 from collections.abc import Collection
 from typing import Any
 
@@ -20,54 +30,53 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from training import processes
-from training.errors import CheckpointError, NumericsError
+from training import faults, processes, sums
+from training.errors import CheckpointError, NumericsError, StorageError
 from training.parallel import to_host
+from training.sums import Corrupt
+from training.workdir import room, storing, write_text
 
-SCHEMA = 1
-_SUMS = "SHA256SUMS"
+SCHEMA = 2
+# Fields of the state that a version did not have yet: they begin at zero, as in a new run.
+_ADDED_AFTER = {1: ("rejected",)}
+_META = {"stage": str, "step": int, "devices": int, "parallel": str, "best": float | int | None}
+_QUARANTINE = "quarantine"
+_COMMITTED = "committed"
+_LATEST, _BEST, _FROZEN = "latest", "best", "frozen"
+_UNFINISHED = re.compile(r".*\.orbax-checkpoint-tmp.*|\..*\.old")
 
 
-class Corrupt(Exception):
-  """A step that cannot be used, and why."""
+class AnotherModel(CheckpointError):
+  """A step that is whole, and of another model than the one that is to go on."""
 
 
 class Checkpoints:
-  """The checkpoints of one workdir."""
+  """The checkpoints of one workdir.
 
-  def __init__(self, directory: pathlib.Path, *, keep: int = 2, read_only: bool = False):
-    # Orbax logs every save at WARNING when it shares a process with absl; errors still raise.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+  Args:
+    directory: where they are, or will be.
+    keep: how many of the latest are kept.
+  """
+
+  def __init__(self, directory: pathlib.Path, *, keep: int = 2):
+    _raise_once()
     self.directory = directory.absolute()
-
-    self._read_only, self._opened = read_only, []
+    self._keep = {_LATEST: keep, _BEST: 1, _FROZEN: sys.maxsize}
     self._kept: dict[int, str] = {}  # digests of the frozen groups saved, by the stage's first step
-    self._latest, self._best = self._manager("latest", keep), self._manager("best", 1)
-
-  def _manager(self, name: str, keep: int | None) -> ocp.CheckpointManager:
-    place = self.directory / name
-    if self._read_only:
-      place.mkdir(parents=True, exist_ok=True)  # Orbax reads no directory that is not there
-      options = ocp.CheckpointManagerOptions(read_only=True)
-    else:
-      # Half-written steps are what a kill leaves; nobody else writes here, so they are rubbish.
-      options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep,
-        cleanup_tmp_directories=True,
-        # Processes wait for one another by name, and managers save at the same time.
-        multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name),
-      )
-    self._opened.append(ocp.CheckpointManager(place, options=options))
-    return self._opened[-1]
-
-  @functools.cached_property
-  def _frozen(self) -> ocp.CheckpointManager:
-    """What stages do not train, by the step that they begin after; few runs have any."""
-    return self._manager("frozen", None)
+    self._writers: dict[str, _Writer] = {}  # opened by the first save, which few readers do
 
   def steps(self, *, best: bool = False) -> list[int]:
     """Committed steps, newest first."""
-    return sorted((self._best if best else self._latest).all_steps(), reverse=True)
+    return sums.numbered(self.directory / _kind(best))
+
+  def committed(self) -> int | None:
+    """The newest step that was saved, or gone on from, in this workdir; None where none was."""
+    try:
+      return int((self.directory / _COMMITTED).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+      return None
+    except (OSError, ValueError):  # damaged, and yet it says that there was one
+      return 0
 
   def save(
     self,
@@ -91,12 +100,10 @@ class Checkpoints:
 
     Raises:
       NumericsError: a parameter is not finite; what is on disk stays the newest finite state.
+      StorageError: this step, or an earlier one, cannot be written.
     """
-    manager = self._best if best else self._latest
-    manager.check_for_errors()
-    self._seal_committed()
-    if step in manager.all_steps():
-      manager.delete(step)
+    faults.point("save.begin")
+    self.check()
     if frozen:
       meta = {**meta, "frozen": self._keep_frozen(state, frozen, begun)}
       state = _apart(state, frozen)[0]
@@ -109,27 +116,40 @@ class Checkpoints:
           kept=f"checkpoints up to step {max(self.steps(), default=0)}",
           do="lower the learning rate or set optimizer.clip_norm",
         )
-    _save(manager, step, state, manifest(state, host, meta))
+    described = manifest(state, host, meta)
+    faults.point("save.described")
+    kind = _kind(best)
+    if not (self.directory / kind / str(step)).is_dir():
+      self._set_aside(kind, step)  # a file or a dead link that has the name
+    self._writer(kind).save(step, state, described)
+    faults.point("save.started")
+
+  def _writer(self, kind: str) -> "_Writer":
+    if kind not in self._writers:
+      marker = self.directory / _COMMITTED if kind == _LATEST else None
+      self._writers[kind] = _Writer(self.directory / kind, self._keep[kind], marker)
+    return self._writers[kind]
 
   def _keep_frozen(self, state: Any, groups: Collection[str], begun: int) -> dict[str, Any]:
     """Where frozen groups are kept, which the first save of a stage writes."""
     if begun not in self._kept:
       params = _apart(state, groups)[1]
       found = manifest(params, to_host(params), {})
-      if begun in self._frozen.all_steps():  # of this stage, begun before the process was
-        if self._readable(begun, found["digest"]):
-          self._kept[begun] = found["digest"]
-        else:
-          self._frozen.delete(begun)
-      if begun not in self._kept:
-        _save(self._frozen, begun, params, found)
-        self._kept[begun] = found["digest"]
+      if not self._frozen_as(begun, found["digest"]):
+        self._set_aside(_FROZEN, begun)
+        # No step may be committed before what it goes with.
+        self._writer(_FROZEN).save(begun, params, found)
+        self._writer(_FROZEN).ended(wait=True)
+      self._kept[begun] = found["digest"]
     return {"begun": begun, "groups": sorted(groups), "digest": self._kept[begun]}
 
-  def _readable(self, begun: int, wanted: str) -> bool:
+  def _frozen_as(self, begun: int, wanted: str) -> bool:
+    """Whether a process before this one kept the same groups, and they are sealed and whole."""
+    if not (self.directory / _FROZEN / str(begun) / sums.SUMS).exists():
+      return False
     try:
-      return _manifest(self._frozen, begun)["digest"] == wanted
-    except Corrupt:
+      return self._manifest(_FROZEN, begun)["digest"] == wanted
+    except (Corrupt, CheckpointError):
       return False
 
   def meta(self, step: int, *, best: bool = False) -> dict[str, Any]:
@@ -137,111 +157,331 @@ class Checkpoints:
 
     Raises:
       Corrupt: the manifest cannot be read, or does not hash to what it says.
+      CheckpointError: a newer version of this code wrote it.
     """
-    return _manifest(self._best if best else self._latest, step)["meta"]
+    return self._manifest(_kind(best), step)["meta"]
 
   def restore(self, step: int, abstract: Any, *, best: bool = False) -> Any:
     """The state at `step`, verified leaf by leaf, placed as `abstract` says.
 
     Raises:
       Corrupt: anything at all is not as it was saved.
-      CheckpointError: it is whole, but of another model.
+      CheckpointError: it is whole, but of another model, or a newer version of this code wrote it.
     """
-    manager = self._best if best else self._latest
-    found = _manifest(manager, step)
+    faults.point("restore.begin")
+    found = self._manifest(_kind(best), step)
+    faults.point("restore.described")
     if "frozen" not in found["meta"]:
-      return self._restored(manager, step, found, abstract)
-    kept = found["meta"]["frozen"]
-    if unknown := set(kept["groups"]) - set(abstract.params):
+      return self._restored(_kind(best), step, found, abstract)
+    begun, groups, wanted = _frozen_of(found["meta"])
+    if unknown := set(groups) - set(abstract.params):
       raise self._of_another_model(step, f"it has the groups {', '.join(sorted(unknown))}")
-    moving, still = _apart(abstract, kept["groups"])
-    frozen = _manifest(self._frozen, kept["begun"])
-    if frozen["digest"] != kept["digest"]:
+    moving, still = _apart(abstract, groups)
+    frozen = self._manifest(_FROZEN, begun)
+    if frozen["digest"] != wanted:
       raise Corrupt("what it does not train is not what it was saved with")
-    state = self._restored(manager, step, found, moving)
-    params = self._restored(self._frozen, kept["begun"], frozen, still)
+    state = self._restored(_kind(best), step, found, moving)
+    params = self._restored(_FROZEN, begun, frozen, still)
     # Copies: a step gives its buffers away, and can give each only once.
     ema = None if state.ema is None else {**state.ema, **jax.tree.map(jax.numpy.copy, params)}
     return state.replace(params={**state.params, **params}, ema=ema)
 
-  def _restored(self, manager: ocp.CheckpointManager, step: int, found, abstract: Any) -> Any:
+  def _manifest(self, kind: str, step: int) -> dict[str, Any]:
+    """A step's manifest, verified."""
+    directory = self.directory / kind / str(step)
+    sums.check(directory)
+    try:
+      found = json.loads((directory / "manifest/metadata").read_text(encoding="utf-8"))
+      same = found["digest"] == digest(found)
+      schema, stated, meta = found["schema"], found["leaves"], found["meta"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+      raise Corrupt(f"its manifest cannot be read ({type(error).__name__})") from error
+    if not same or not isinstance(schema, int) or schema < 1:
+      raise Corrupt("its manifest has been changed")
+    if schema > SCHEMA:
+      raise CheckpointError(
+        f"step {step} is of schema {schema}, and this version of the code reads up to {SCHEMA}",
+        where=str(directory),
+        kept="the checkpoint is untouched",
+        do="use the version of the code that wrote it",
+      )
+    wanted = {} if kind == _FROZEN else _META
+    later = {"assets": {}, "data": {}}  # which the first versions did not say
+    described = _holds(meta, wanted) and _holds(later | meta, dict.fromkeys(later, dict))
+    if not described or not all(_is_leaf(x) for x in _values(stated)):
+      raise Corrupt("its manifest does not say what a manifest says")
+    return found
+
+  def _restored(self, kind: str, step: int, found, abstract: Any) -> Any:
     """The arrays of a step whose manifest is `found`."""
+    whole, abstract, added = abstract, *_without_later(abstract, found["schema"])
     stated = found["leaves"]
+    self._check_model(step, stated, abstract)
+    try:
+      restored = _reader().restore(
+        self.directory / kind / str(step),
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+      )["state"]
+    except Exception as error:  # Orbax raises a different class for every kind of damage
+      raise Corrupt(f"its arrays cannot be read ({type(error).__name__})") from error
+    copies = leaves(to_host(restored))
+    for (path, _), found_hash in zip(copies, _fingerprints(copies), strict=True):
+      if found_hash != stated[path]["sha256"]:
+        raise Corrupt(f"{path} does not have the hash it was saved with")
+    faults.point("restore.done")
+    return whole.replace(**restored, **jax.tree.map(_zeros, added)) if added else restored
+
+  def _check_model(self, step: int, stated: dict[str, Any], abstract: Any):
+    """Before Orbax sees it: Orbax casts types silently."""
     wanted = {
       path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype)} for path, leaf in leaves(abstract)
     }
     has = {path: {"shape": v["shape"], "dtype": v["dtype"]} for path, v in stated.items()}
-    # Before Orbax sees it: Orbax casts types silently.
     if wanted != has:
-      wrong = [p for p in {**wanted, **has} if wanted.get(p) != has.get(p)]
-      raise self._of_another_model(
-        step,
-        ", ".join(f"{p} wants {_brief(wanted.get(p))}, has {_brief(has.get(p))}" for p in wrong[:3])
-        + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""),
-      )
-    try:
-      restored = manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-      )["state"]
-    except Exception as error:  # as above
-      raise Corrupt(f"its arrays cannot be read ({type(error).__name__})") from error
-    for path, leaf in leaves(to_host(restored)):
-      if fingerprint(leaf) != stated[path]["sha256"]:
-        raise Corrupt(f"{path} does not have the hash it was saved with")
-    return restored
+      wrong = [p for p in {**wanted, **has} if _at(wanted, p) != _at(has, p)]
+      shown = [f"{p} wants {_brief(_at(wanted, p))}, has {_brief(_at(has, p))}" for p in wrong[:5]]
+      raise self._of_another_model(step, f"{len(wrong)} leaves differ: {', '.join(shown)}")
 
-  def _of_another_model(self, step: int, how: str) -> CheckpointError:
-    return CheckpointError(
-      f"step {step} is of another model: {how}",
-      where=str(self.directory),
+  def _of_another_model(self, step: int, how: str) -> AnotherModel:
+    return AnotherModel(
+      f"step {step} is of another model: {how}"[:310],
+      where=str(self.directory)[-100:],
       kept="the checkpoint is untouched",
       do="use the workdir's own config.json",
     )
 
-  def wait(self):
-    """Until all saves are on disk; raises their errors."""
-    for manager in self._opened:
-      manager.wait_until_finished()
-      manager.check_for_errors()
-    self._seal_committed()
+  def set_aside(self, refused: Collection[tuple[int, bool]], resumed: int):
+    """Moves steps that cannot be used out of the way, for whoever wants to look at them.
 
-  def _seal_committed(self):
-    if not processes.first():
+    Args:
+      refused: (step, whether it is of the best) of each.
+      resumed: the step that the run goes on from instead.
+
+    Raises:
+      StorageError: they cannot be moved.
+    """
+    for step, best in refused:
+      self._set_aside(_kind(best), step)
+    if refused and processes.first():
+      write_text(self.directory / _COMMITTED, f"{resumed}\n")
+
+  def _set_aside(self, kind: str, step: int):
+    place = self.directory / kind / str(step)
+    if not (processes.first() and os.path.lexists(place)):
       return
-    for manager in self._opened:
-      for step in manager.all_steps():
-        directory = pathlib.Path(manager.directory) / str(step)
-        # Orbax lists a step from the moment it is asked to save it; the rename commits it.
-        if directory.is_dir() and not (directory / _SUMS).exists():
-          _seal(directory)
+    with storing(place):
+      names = (self.directory / _QUARANTINE / f"{kind}-{step}-{n}" for n in range(1, sys.maxsize))
+      target = next(name for name in names if not name.exists())
+      target.parent.mkdir(exist_ok=True)
+      faults.point("restore.setaside")
+      place.rename(target)
+
+  def check(self):
+    """Raises the error of a background save that has failed; costs next to nothing.
+
+    Raises:
+      StorageError: a step was not saved.
+    """
+    for writer in self._writers.values():
+      writer.ended(wait=False)
+
+  def wait(self):
+    """Until all saves are on disk.
+
+    Raises:
+      StorageError: a step was not saved.
+    """
+    for writer in self._writers.values():
+      writer.ended(wait=True)
 
   def close(self):
-    for manager in self._opened:
-      manager.close()
+    """Ends the background saves; one that fails now can only be warned of."""
+    for writer in self._writers.values():
+      try:
+        writer.ended(wait=True)
+      except StorageError as error:
+        print(f"warning: {error.parts[0]}", file=sys.stderr, flush=True)
+      writer.close()
+    self._writers = {}
 
 
-def _save(manager: ocp.CheckpointManager, step: int, tree: Any, described: dict[str, Any]):
-  manager.save(
-    step,
-    args=ocp.args.Composite(
-      state=ocp.args.StandardSave(tree), manifest=ocp.args.JsonSave(described)
-    ),
+class _Writer:
+  """Writes the steps of one directory, one at a time, behind the training's back.
+
+  Args:
+    directory: of the steps.
+    keep: how many of them stay.
+    marker: file that names the newest of them, if one is to.
+
+  Raises:
+    StorageError: the directory cannot be written.
+  """
+
+  def __init__(self, directory: pathlib.Path, keep: int, marker: pathlib.Path | None):
+    self._directory, self._keep, self._marker = directory, keep, marker
+    self._step, self._bytes, self._pending = 0, 0, None
+    if processes.first():
+      with storing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+    together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=directory.name)
+    # Processes wait for one another by name, and writers save at the same time.
+    self._orbax = ocp.AsyncCheckpointer(_handler(together), multiprocessing_options=together)
+    self._sealing = concurrent.futures.ThreadPoolExecutor(1, "seal")
+
+  def _sweep(self):
+    """Removes half-written steps, as a kill leaves them; nobody else writes here."""
+    for path in self._directory.iterdir():
+      if _UNFINISHED.fullmatch(path.name):
+        path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
+
+  def save(self, step: int, tree: Any, described: dict[str, Any]):
+    """Starts a save once the one before has ended; raises StorageError of either."""
+    self.ended(wait=True)
+    self._step, self._bytes = step, sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+    try:
+      self._orbax.save(
+        self._directory / str(step),
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(tree), manifest=ocp.args.JsonSave(described)
+        ),
+        force=True,  # a step of that number that is there already is from before a fallback
+      )
+    except Exception as error:  # Orbax raises a different class for every kind of failure
+      raise self._not_saved(error) from error
+    self._pending = self._sealing.submit(self._finish, step)
+
+  def ended(self, *, wait: bool):
+    """Raises StorageError if the save has failed; asks only, or waits until it has ended."""
+    if self._pending is None or not (wait or self._pending.done()):
+      return
+    pending, self._pending = self._pending, None
+    try:
+      pending.result()
+    except Exception as error:  # as above
+      raise self._not_saved(error) from error
+
+  def _finish(self, step: int):
+    """Makes a step last, and only then forgets older ones."""
+    self._orbax.wait_until_finished()
+    if not processes.first():
+      return
+    faults.point("save.committed")
+    sums.seal(self._directory / str(step))
+    sums.sync(self._directory)
+    faults.point("save.sealed")
+    if self._marker is not None:
+      write_text(self._marker, f"{step}\n")
+    others = [other for other in sums.numbered(self._directory) if other != step]
+    for other in others[self._keep - 1 :]:
+      # Under another name first: half a step must not look like one.
+      old = self._directory / f".{other}.old"
+      (self._directory / str(other)).rename(old)
+      faults.point("save.forgetting")
+      shutil.rmtree(old)
+
+  def _not_saved(self, error: Exception) -> StorageError:
+    kept = [step for step in sums.numbered(self._directory) if step != self._step]
+    free = room(self._directory)
+    return StorageError(
+      f"the checkpoint of step {self._step} was not saved: {_reason(error)} ({self._bytes:,} bytes"
+      f" needed, {free:,} free)",
+      where=str(self._directory)[-150:],
+      kept=f"step {kept[0]}, saved before" if kept else "no step was saved before",
+      do="make room there, then run the same command to go on",
+    )
+
+  def close(self):
+    self._sealing.shutdown()
+    with contextlib.suppress(Exception):  # more of an error that `ended` has raised
+      self._orbax.close()
+    if processes.first():
+      with contextlib.suppress(OSError):
+        self._sweep()  # what a failed save began takes the room that was missing
+
+
+@functools.cache
+def _raise_once():
+  """Of a failure Orbax raises the first part; the rest it logs, or leaves to Python to print."""
+  for name in ("absl", "asyncio"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
+  warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+  before = sys.unraisablehook
+
+  def after(unraisable):
+    # Other writes of the same step end when nobody waits for them any more.
+    late = str(unraisable.exc_value) == "Event loop is closed"
+    if not (late or inspect.iscoroutine(unraisable.object)):
+      before(unraisable)
+
+  sys.unraisablehook = after
+
+
+def _reason(error: Exception) -> str:
+  """Why something was not written; Orbax and TensorStore wrap it in paragraphs."""
+  if isinstance(error, StorageError):
+    error = error.__cause__
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  found = re.search(r"os_error_code='(\d+)'", str(error))
+  return os.strerror(int(found[1])) if found else f"{type(error).__name__}: {error}"[:120]
+
+
+def _kind(best: bool) -> str:
+  return _BEST if best else _LATEST
+
+
+def _handler(together: ocp.options.MultiprocessingOptions) -> ocp.CompositeCheckpointHandler:
+  return ocp.CompositeCheckpointHandler(
+    composite_options=ocp.CompositeOptions(multiprocessing_options=together)
   )
 
 
-def _manifest(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-  """A step's manifest, verified; raises Corrupt."""
-  _check_files(pathlib.Path(manager.directory) / str(step))
-  try:
-    found = manager.restore(step, args=ocp.args.Composite(manifest=ocp.args.JsonRestore()))
-    found = found["manifest"]
-    if found["digest"] != digest(found) or found["schema"] != SCHEMA:
-      raise Corrupt("its manifest has been changed")
-  except Corrupt:
-    raise
-  except Exception as error:  # Orbax raises a different class for every kind of damage
-    raise Corrupt(f"its manifest cannot be read ({type(error).__name__})") from error
-  return found
+@functools.cache
+def _reader() -> ocp.Checkpointer:
+  together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix="restore")
+  return ocp.Checkpointer(_handler(together), multiprocessing_options=together)
+
+
+def _holds(meta: Any, wanted: dict[str, Any]) -> bool:
+  return isinstance(meta, dict) and all(
+    key in meta and isinstance(meta[key], kind) for key, kind in wanted.items()
+  )
+
+
+def _values(stated: Any) -> list[Any]:
+  return list(stated.values()) if isinstance(stated, dict) else [None]
+
+
+def _is_leaf(entry: Any) -> bool:
+  return _holds(entry, {"shape": list, "dtype": str, "sha256": str})
+
+
+def _frozen_of(meta: dict[str, Any]) -> tuple[int, list[str], str]:
+  """(first step of the stage, frozen groups, digest of their manifest)."""
+  kept = meta["frozen"]
+  whole = _holds(kept, {"begun": int, "groups": list, "digest": str})
+  if not whole or not all(isinstance(group, str) for group in kept["groups"]):
+    raise Corrupt("its manifest does not say what a manifest says")
+  return kept["begun"], kept["groups"], kept["digest"]
+
+
+def _at(entries: dict[str, Any], path: str) -> dict[str, Any] | None:
+  return entries[path] if path in entries else None
+
+
+def _without_later(abstract: Any, schema: int) -> tuple[Any, dict[str, Any]]:
+  """(what a state of an older schema holds, the fields that were added since)."""
+  later = [field for version in range(schema, SCHEMA) for field in _ADDED_AFTER[version]]
+  added = {field: getattr(abstract, field) for field in later if hasattr(abstract, field)}
+  if not added:
+    return abstract, {}
+  fields = [field.name for field in dataclasses.fields(abstract)]
+  return {name: getattr(abstract, name) for name in fields if name not in added}, added
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+  return jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
 
 
 def _apart(state: Any, groups: Collection[str]) -> tuple[Any, dict[str, Any]]:
@@ -252,31 +492,6 @@ def _apart(state: Any, groups: Collection[str]) -> tuple[Any, dict[str, Any]]:
 
   still = {name: state.params[name] for name in sorted(groups)}
   return state.replace(params=moving(state.params), ema=moving(state.ema)), still
-
-
-def _seal(step: pathlib.Path):
-  """Writes the sums of a committed step's files, in the format that `sha256sum -c` reads."""
-  files = sorted(p for p in step.rglob("*") if p.is_file() and p.name != _SUMS)
-  lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(step)}\n" for p in files]
-  temporary = step / f".{_SUMS}.tmp"
-  temporary.write_text("".join(lines), encoding="utf-8")
-  temporary.rename(step / _SUMS)
-
-
-def _check_files(step: pathlib.Path):
-  """Raises Corrupt, naming the file, before anything parses what is in it."""
-  sums = step / _SUMS
-  if not sums.exists():
-    return  # killed between commit and seal: the leaves' own hashes still decide
-  try:
-    lines = sums.read_text(encoding="utf-8").splitlines()
-    entries = [line.split("  ", 1) for line in lines]
-    for stated, name in entries:
-      found = hashlib.sha256((step / name).read_bytes()).hexdigest()
-      if found != stated:
-        raise Corrupt(f"{name} does not have the SHA-256 it was written with")
-  except (OSError, ValueError) as error:
-    raise Corrupt(f"its files cannot be read ({error})") from error
 
 
 def _brief(entry) -> str:
@@ -294,16 +509,20 @@ def fingerprint(array: np.ndarray) -> str:
   return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
+def _fingerprints(named: list[tuple[str, np.ndarray]]) -> list[str]:
+  """Of all leaves, on all cores: hashing lets other threads run."""
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+    return list(threads.map(fingerprint, [leaf for _, leaf in named]))
+
+
 def manifest(state: Any, host: Any, meta: dict[str, Any]) -> dict[str, Any]:
   """Shapes and types of a state, hashes of its copy on the host, `meta`, and a hash of all that."""
-  entries = {}
+  named = leaves(state)
   # A key's type names its generator: other random bits would be another run.
-  for (path, leaf), (_, copy) in zip(leaves(state), leaves(host), strict=True):
-    entries[path] = {
-      "shape": list(leaf.shape),
-      "dtype": str(leaf.dtype),
-      "sha256": fingerprint(copy),
-    }
+  entries = {
+    path: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": found}
+    for (path, leaf), found in zip(named, _fingerprints(leaves(host)), strict=True)
+  }
   found = {"schema": SCHEMA, "leaves": entries, "meta": meta}
   return {**found, "digest": digest(found)}
 

@@ -10,12 +10,13 @@ whatever no field reads.
 import ast
 import copy
 import dataclasses
-import difflib
+import functools
 import importlib.util
 import pathlib
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -26,6 +27,9 @@ from training.errors import ConfigError
 VARIANTS = ("paper", "small", "smoke")
 TRACED = "traced"
 UNTOUCHED = "no run was started and no file changed"
+_SHOWN = 80  # letters of a value, or of a name, that a message quotes
+_LISTED = 100  # keys that are looked at for the likeliest mistake
+_MOST = 2**63  # an int of a config fits in 64 bits
 
 
 def load(reference: str) -> ml_collections.ConfigDict:
@@ -72,7 +76,9 @@ def literal(text: str) -> Any:
   if text in ("true", "false"):
     return text == "true"
   try:
-    return ast.literal_eval(text)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # what Python has to say of quotes such as '\\d'
+      return ast.literal_eval(text)
   except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
     return text
 
@@ -96,7 +102,7 @@ def override(config: ml_collections.ConfigDict, assignments: Iterable[tuple[str,
       node[last] = literal(text)
   try:
     return ml_collections.ConfigDict(tree).lock()
-  except (ValueError, TypeError, KeyError, AttributeError) as error:
+  except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
     raise ConfigError(
       f"no config: {error}", kept=UNTOUCHED, do="write a block's settings one by one"
     ) from None
@@ -112,7 +118,7 @@ def _descend(node, part: str, key: str):
     child = node[part] = list(child)
   if not isinstance(child, dict | list):
     raise ConfigError(
-      f"config.{key} is {child!r}, not a block of settings",
+      f"config.{key} is {shown(child)}, not a block of settings",
       kept=UNTOUCHED,
       do=f"write --config.{key}=VALUE",
     )
@@ -127,22 +133,40 @@ def _position(node: list, part: str, key: str) -> int:
   return int(part)
 
 
+def shown(value: Any) -> str:
+  """A value for a message, cut where it is long."""
+  try:
+    text = repr(value)
+  except (ValueError, RecursionError):  # of thousands of digits, or nested as deep
+    text = f"{type(value).__name__} too large to print"
+  return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-  """A question with the nearest of `known`, or nothing where none is near."""
-  known = sorted(known)
-  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-  # Of names that share most of their letters (encoder_widths, decoder_widths), the fewest edits.
-  close.sort(key=lambda candidate: _edits(candidate, str(name)))
-  return f"; did you mean {close[0]!r}?" if close else ""
+  """A question with the nearest of `known`, three where they are equally near; or nothing."""
+  edits = _distances(name, known)
+  fewest = min(edits.values(), default=_SHOWN)
+  if fewest > max(1, len(str(name)[:_SHOWN]) // 2):
+    return ""
+  close = [candidate for candidate, count in edits.items() if count == fewest]
+  return f"; did you mean {' or '.join(map(repr, close[:3]))}?"
+
+
+def _distances(name: Any, known: Iterable[str]) -> dict[str, int]:
+  """The edits between a name and each of those `known`, in their order."""
+  name = str(name)[:_SHOWN].casefold()  # what is longer is near to none of them
+  return {candidate: _edits(candidate.casefold(), name) for candidate in sorted(set(known))}
 
 
 def _edits(a: str, b: str) -> int:
-  """Letters to insert, delete or replace (Levenshtein's distance)."""
-  row = list(range(len(b) + 1))
+  """Letters to insert, delete, replace, or exchange with their neighbour, each letter once."""
+  above, row = [], list(range(len(b) + 1))
   for i, x in enumerate(a, 1):
-    above, row = row, [i]
+    before, above, row = above, row, [i]
     for j, y in enumerate(b, 1):
       row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+      if i > 1 and j > 1 and (x, y) == (b[j - 2], a[i - 2]):
+        row[-1] = min(row[-1], before[j - 2] + 1)
   return row[-1]
 
 
@@ -150,6 +174,12 @@ def fields(cls: type) -> dict[str, dataclasses.Field]:
   """The settings of a dataclass or Flax module, without what Flax itself adds."""
   hidden = {"parent", "name"} if _is_module(cls) else set()
   return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in hidden}
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+  """The annotations of a class's fields."""
+  return typing.get_type_hints(cls, include_extras=True)
 
 
 def _is_module(cls: type) -> bool:
@@ -180,20 +210,22 @@ def arguments(
     ConfigError: an unknown key, a missing one, a wrong type, a value out of range.
   """
   title = f"{cls.__module__}.{cls.__qualname__}"
-  known = fields(cls)
-  hints = typing.get_type_hints(cls, include_extras=True)
+  known, kinds = fields(cls), hints(cls)
   prefix = f"{where}." if where else ""
-  for key in spec:
-    if key not in known:
-      raise ConfigError(
-        f"config.{prefix}{key}: {title} has no field {key!r}{nearest(key, (*known, *beside))}",
-        kept=UNTOUCHED,
-        do=f"its fields are {', '.join((*known, *beside)) or 'none'}",
-      )
+  if unknown := [key for key in spec if key not in known]:
+    # A mistyped name leaves other keys unread too; what is nearest to a name is the mistake.
+    every = (*known, *beside)
+    key = min(unknown[:_LISTED], key=lambda key: min(_distances(key, every).values(), default=0))
+    said = str(key)[:_SHOWN]
+    raise ConfigError(
+      f"config.{prefix}{said}: {title} has no field {said!r}{nearest(key, every)}",
+      kept=UNTOUCHED,
+      do=f"its fields are {', '.join(every) or 'none'}",
+    )
   values = {}
   for name, field in known.items():
     if name in spec:
-      values[name] = conform(spec[name], hints[name], key=f"{prefix}{name}", title=title)
+      values[name] = conform(spec[name], kinds[name], key=f"{prefix}{name}", title=title)
     elif name in given:
       values[name] = given[name]
     elif field.default is not dataclasses.MISSING:
@@ -204,7 +236,7 @@ def arguments(
       raise ConfigError(
         f"config.{prefix}{name} is missing: {title} has no default for it",
         kept=UNTOUCHED,
-        do=f"set --config.{prefix}{name}=VALUE ({describe(hints[name])})",
+        do=f"set --config.{prefix}{name}=VALUE ({describe(kinds[name])})",
       )
   return values
 
@@ -213,8 +245,9 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
   """`value` as the annotation `kind` wants it, or ConfigError naming `key` and `title`."""
 
   def refuse():
+    meant = nearest(value, choices(kind)) if isinstance(value, str) else ""
     raise ConfigError(
-      f"config.{key}={value!r} is not {describe(kind)}, which {title} expects",
+      f"config.{key}={shown(value)} is not {describe(kind)}, which {title} expects{meant}",
       kept=UNTOUCHED,
       do=f"set --config.{key}=VALUE",
     )
@@ -247,7 +280,7 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
   if kind is int:
     # Not by float(value): an int may be too large to become one.
     whole = _is_number(value) and (isinstance(value, int) or value.is_integer())
-    return int(value) if whole else refuse()
+    return int(value) if whole and -_MOST <= value < _MOST else refuse()
   if kind is float:
     finite = _is_number(value) and abs(value) <= sys.float_info.max
     return float(value) if finite else refuse()
@@ -274,13 +307,23 @@ def conform(value: Any, kind: Any, *, key: str, title: str) -> Any:
   raise TypeError(f"{title}.{key}: annotation {kind} has no check; add one to training/config.py")
 
 
+def choices(kind: Any) -> list[str]:
+  """The words that an annotation lets one choose from."""
+  inner = get_args(kind)
+  if get_origin(kind) is Literal:
+    return [option for option in inner if isinstance(option, str)]
+  if get_origin(kind) in (Annotated, typing.Union, types.UnionType):
+    return [word for option in inner for word in choices(option)]
+  return []
+
+
 def traced(cls: type) -> tuple[str, ...]:
   """The fields of a class that a compiled step takes as arguments."""
-  hints = typing.get_type_hints(cls, include_extras=True)
+  kinds = hints(cls)
   return tuple(
     name
     for name in fields(cls)
-    if get_origin(hints[name]) is Annotated and TRACED in get_args(hints[name])[1:]
+    if get_origin(kinds[name]) is Annotated and TRACED in get_args(kinds[name])[1:]
   )
 
 

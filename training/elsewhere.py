@@ -18,7 +18,7 @@ import flax.linen as nn
 from data import tokenizers
 from interop import huggingface, mapping, peft, tensors
 from interop.errors import Unreadable
-from training import lora
+from training import config, lora
 from training import workdir as workdirs
 from training.build import Experiment, Stage
 from training.errors import CheckpointError, ConfigError, StorageError
@@ -39,14 +39,17 @@ def is_elsewhere(name: str) -> bool:
 @contextlib.contextmanager
 def _readable(place: str, kept: str = "it is as it was") -> Iterator[None]:
   """What interop refuses, as an error of a checkpoint that says all that is wrong."""
+  about = f"see docs/huggingface.md for what {place.split(':')[0]}: reads"
   try:
     yield
+  except OSError as error:
+    raise CheckpointError(
+      f"{place} cannot be read ({error.strerror})", kept=kept, do=about
+    ) from None
   except Unreadable as error:
     for line in error.details:
       print(line, file=sys.stderr)
-    raise CheckpointError(
-      str(error), kept=kept, do=f"see docs/huggingface.md for what {place.split(':')[0]}: reads"
-    ) from None
+    raise CheckpointError(str(error), kept=kept, do=about) from None
 
 
 def before(experiment: Experiment) -> Before:
@@ -108,9 +111,9 @@ def _adapted(place: str, stage: Stage) -> dict[str, Any]:
   """Adapters, and the parameters of the model that they say they are of."""
   if not hasattr(stage.model, "lora"):
     raise Unreadable(f"{place}: adapters are for a model with model.lora")
-  directory = pathlib.Path(place.removeprefix(PEFT)).expanduser()
+  directory = tensors.place(place.removeprefix(PEFT))
   base = tensors.read_json(tensors.inside(directory, peft.CONFIG)).get("base_model_name_or_path")
-  if not isinstance(base, str) or not pathlib.Path(base).expanduser().is_dir():
+  if not isinstance(base, str) or not tensors.place(base).is_dir():
     raise Unreadable(f"{place}: base_model_name_or_path is {base!r}, no directory here")
   model = _settings(stage)
   found = peft.read(directory, model)
@@ -154,7 +157,7 @@ def export(path: str, to: str, *, weights: str = "latest"):
   try:
     machine, state = trained(workdir, weights)
     stage, params = machine.stage, to_host(state.weights)
-    directory = pathlib.Path(to.partition(":")[2]).expanduser()
+    directory = tensors.place(to.partition(":")[2])
     with _readable(to, kept="the run is as it was"), _writable(directory):
       if to.startswith(HUGGING_FACE):
         tokenizer = _tokenizer(stage)
@@ -250,9 +253,7 @@ def opened(place: str) -> Run:
       texts = _texts(place, found)
     except ValueError as error:
       raise Unreadable(str(error)) from None
-  settings = dict(found.model)
-  module = importlib.import_module(f"models.{settings.pop('name')}")
-  model = module.Model(**settings)
+    model = _model(place, found)
   print(f"{found.architecture}: {found.model['name']}", file=sys.stderr)
   source = Elsewhere(texts, 2 if found.family == "roberta" else 1, found.class_names)
   reads = next(iter(texts.values()))
@@ -261,13 +262,32 @@ def opened(place: str) -> Run:
   return Run(Caller(_Plain(model), {}, found.params, {}, compiled={}), source, mask)
 
 
+def _model(place: str, found: huggingface.Imported) -> nn.Module:
+  """The model, its settings held to the ranges that a config of ours is held to."""
+  settings = dict(found.model)
+  module = importlib.import_module(f"models.{settings.pop('name')}")
+  try:
+    return module.Model(**config.arguments(module.Model, settings, where="model"))
+  except (ConfigError, ValueError) as error:
+    raise Unreadable(f"{place}: {error.args[0]}") from None
+
+
 def _texts(place: str, found: huggingface.Imported) -> dict[str, tokenizers.Tokenizer]:
   tokenizer = tokenizers.load(found.tokenizer)
+  named = ("vocabulary", "source_vocabulary", "target_vocabulary")
+  most = min(found.model[name] for name in named if found.model.get(name))
+  if tokenizer.size > most:
+    raise Unreadable(
+      f"{found.tokenizer} has ids up to {tokenizer.size - 1}, the model {most} in all"
+    )
   if found.family not in ("t5", "marian"):
     return {"tokens": tokenizer}
   writes = tokenizers.load(found.tokenizer)
-  directory = pathlib.Path(place.removeprefix(HUGGING_FACE)).expanduser()
-  config = tensors.read_json(tensors.inside(directory, "config.json"))
+  directory = tensors.place(place.removeprefix(HUGGING_FACE))
   # These begin what they write with a token that is not the first of a text.
-  writes.bos = config["decoder_start_token_id"] if "decoder_start_token_id" in config else 0
+  said = tensors.read_json(tensors.inside(directory, "config.json"))
+  begin = said.get("decoder_start_token_id", 0)
+  if not isinstance(begin, int) or isinstance(begin, bool) or not 0 <= begin < most:
+    raise Unreadable(f"{place}: decoder_start_token_id is {str(begin)[:40]!r}, no id of {most}")
+  writes.bos = begin
   return {"source": tokenizer, "target": writes}

@@ -18,6 +18,8 @@ class UserError(Exception):
 
   def __str__(self) -> str:
     line = "; ".join(" ".join(str(part).split()) for part in self.parts if part)
+    # Names of files come from others, and may hold what steers a terminal.
+    line = "".join(c if c.isprintable() else f"<U+{ord(c):04X}>" for c in line)
     return f"error[{self.code}]: {line}"[:500]
 
 
@@ -55,6 +57,12 @@ class ResourceError(UserError):
   """More memory asked for than a device or the host has."""
 
   code, status = "MEMORY", 7
+
+
+class StalledError(UserError):
+  """Nothing has happened for too long."""
+
+  code, status = "STALLED", 7
 
 
 class Interrupted(UserError):

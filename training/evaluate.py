@@ -8,12 +8,13 @@ import numpy as np
 
 from data.source import Source, padded_rows
 from tasks.objective import Examples, Mean
-from training.build import Stage
+from training.build import Stage, reading
 from training.parallel import Parallel
 
 # One fixed key for every run: a test set that is binarised, or a posterior that is sampled, is the
 # same set and the same sample whatever the seed of the training.
 _KEY = 2718281828
+_KEPT = "what was trained"
 
 
 class Measured(NamedTuple):
@@ -35,13 +36,15 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., list[Measured]]
   own = parallel.join([stage.numbers] * parallel.members)
 
   def evaluate(params, mutable, name: str, numbers: Any = None) -> list[Measured]:
-    split = source.split(name)
+    with reading(source, _KEPT):
+      split = source.split(name)
     numbers = own if numbers is None else numbers
     # A split smaller than a batch is not padded further than the devices need.
     size = min(batch_size, -(-len(split) // shares) * shares)
     sums, examples = {}, 0
     for rows, mask in padded_rows(len(split), size):
-      stored = {**split.take(rows), "mask": mask}
+      with reading(source, _KEPT):
+        stored = {**split.take(rows), "mask": mask}
       metrics = compiled(params, mutable, numbers, stored, rng, np.int32(examples))
       examples += int(mask.sum())
       for metric, mean in metrics.items():
@@ -59,9 +62,10 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., list[Measured]]
 
 def examples(source: Source, name: str, *, most: int | None = None) -> Examples:
   """The first examples of a split as a model sees them, for figures and set-level scores."""
-  split = source.split(name)
-  count = len(split) if most is None else min(most, len(split))
-  stored = split.take(np.arange(count))
+  with reading(source, _KEPT):
+    split = source.split(name)
+    count = len(split) if most is None else min(most, len(split))
+    stored = split.take(np.arange(count))
   keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
     jax.random.fold_in(jax.random.key(_KEY), 0), np.arange(count)
   )

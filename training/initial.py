@@ -9,7 +9,7 @@ import numpy as np
 
 from training import lora
 from training import step as steps
-from training.build import Stage, reading
+from training.build import Stage, reading, tracing
 from training.config import UNTOUCHED
 from training.errors import ConfigError
 
@@ -96,15 +96,17 @@ def model_inputs(stage: Stage) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 def stage_shapes(stage: Stage):
   """(shapes of the stage's state, shapes of a step's stored examples), by tracing alone."""
-  return jax.eval_shape(initial_state(stage), jax.random.key(0), None), _stored(stage)
+  with tracing(stage):
+    return jax.eval_shape(initial_state(stage), jax.random.key(0), None), _stored(stage)
 
 
 def measured(stage: Stage) -> set[str]:
   """The names of the metrics of an evaluation, by tracing alone."""
   state, _ = stage_shapes(stage)
-  measure = stage.task.measure(stage.model)
-  batch = _seen(stage)
-  return set(jax.eval_shape(measure, state.params, state.mutable, batch, jax.random.key(0)))
+  with tracing(stage):
+    measure = stage.task.measure(stage.model)
+    batch = _seen(stage)
+    return set(jax.eval_shape(measure, state.params, state.mutable, batch, jax.random.key(0)))
 
 
 def _seen(stage: Stage):

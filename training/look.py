@@ -5,6 +5,8 @@ import dataclasses
 import json
 import pathlib
 import sys
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +18,12 @@ from report import figures, html
 from report.tensorboard import Events
 from report.writer import Writer
 from tasks.views import Table
-from training import processes, sentinels
+from training import fingerprints, processes, sentinels
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Stage, build, reading
-from training.errors import ConfigError, StorageError
+from training.checkpoint import Checkpoints
+from training.errors import CheckpointError, ConfigError, NumericsError, StorageError
 from training.evaluate import examples
 from training.machine import Machine
 from training.parallel import local
@@ -28,6 +31,18 @@ from training.restore import trained
 from training.workdir import Workdir
 
 _FOR_FIGURES = 2000  # test examples that figures look at
+_LARGEST_SAMPLES = 2**30  # bytes of a file of samples, unpacked
+# What a damaged file of them raises; the last two where it is encrypted, or says that it is huge.
+_UNPACKED_WRONG = (
+  OSError,
+  ValueError,
+  KeyError,
+  EOFError,
+  zipfile.BadZipFile,
+  zlib.error,
+  RuntimeError,
+  MemoryError,
+)
 _FOR_SCORES = 60_000  # training examples that rivals and probes are fitted to, the first ones
 
 
@@ -36,6 +51,7 @@ def evaluate(path: str, *, weights: str = "latest"):
   workdir = Workdir(path, trained=True)
   try:
     machine, state = trained(workdir, weights)
+    fingerprints.warn(machine.stage, Checkpoints(workdir / "checkpoints"))
     (found,) = measure(machine, state, [machine.stage])
     for line in write_evaluation(workdir, machine.stage, state, found, weights):
       print(line, flush=True)
@@ -262,7 +278,14 @@ def measure(
     sets = examples(source, "train", most=_FOR_SCORES), examples(source, "test")
     for i, stage in enumerate(stages):
       call = machine.call(parallel.member(state, i), stage.numbers)
-      found[i]["test"] |= stage.task.score(call, *sets)
+      try:
+        found[i]["test"] |= stage.task.score(call, *sets)
+      except ValueError as error:  # of evaluation/: what is there cannot be scored
+        raise NumericsError(
+          f"the test set cannot be scored: {error}",
+          kept="the trained run",
+          do="see metrics.jsonl for when it went wrong",
+        ) from error
   return found
 
 
@@ -303,7 +326,7 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer
     else:
       drawn[name], captions[name] = figures.draw(view), view.caption
   over_time = {
-    int(file.stem.removeprefix("step_")): np.load(file)["images"]
+    int(file.stem.removeprefix("step_")): _samples(file)
     for file in sorted((workdir / "samples").glob("step_*.npz"))
   }
   if over_time:
@@ -314,3 +337,17 @@ def _draw(workdir: Workdir, machine: Machine, state: steps.State, events: Writer
     events.image(name, figure, rows[-1]["step"] if rows else 0)
   workdirs.write_json(folder / "captions.json", captions)
   workdirs.write_json(folder / "tables.json", tables)
+
+
+def _samples(file: pathlib.Path) -> np.ndarray:
+  """The images that training left in a file, which may be somebody else's."""
+  try:
+    with zipfile.ZipFile(file) as members, members.open("images.npy") as member:
+      size = members.getinfo("images.npy").file_size
+      if size > _LARGEST_SAMPLES:
+        raise ValueError(f"{size:,} bytes, more than {_LARGEST_SAMPLES:,}")
+      return np.lib.format.read_array(member, allow_pickle=False)
+  except _UNPACKED_WRONG as error:
+    raise CheckpointError(
+      f"{file} holds no samples ({error})", kept="the run is as it was", do="remove it"
+    ) from None

@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -514,6 +515,10 @@ def show(text: str):
 
 def _picture(character: str) -> str:
   code = ord(character)
-  if character in "\n\t" or 0x20 <= code < 0x7F or code >= 0xA0:
+  if character in "\n\t" or 0x20 <= code < 0x7F:
     return character
-  return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+  if code < 0xA0:
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+  # What is invisible may turn around the text about it, but for what joins emoji and letters.
+  invisible = unicodedata.category(character) in ("Cf", "Zl", "Zp")
+  return f"<U+{code:04X}>" if invisible and character not in "\u200c\u200d" else character

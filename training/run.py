@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from data import source as sources
 from report.writer import Writer
-from training import processes, restore, writers
+from training import faults, fingerprints, processes, restore, writers
 from training import step as steps
 from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints
+from training.config import nearest, shown
 from training.errors import ConfigError, DataError, Interrupted, NumericsError, ResourceError
 from training.initial import handed_on, measured, order_seed
 from training.loop import Member, Stop, run_stage
@@ -51,7 +53,7 @@ def train(
   try:
     workdir.claim(experiment.config, changed=changed)
     with Stop() as stop:
-      run = Run(experiment, workdir, command, name=name, track=tuple(track))
+      run = Run(experiment, workdir, command, name=name, track=tuple(track), changed=changed)
       state, machine, _ = fit([run], Machines(), stop=stop)
       if stop.requested:
         raise Interrupted(
@@ -62,6 +64,7 @@ def train(
         )
     if default is not None:
       workdirs.write_json(workdir / ".default.json", resolved(default))
+    faults.point("finish.begin")
     from training import look  # matplotlib, for which the first step need not wait
 
     with contextlib.closing(writer(run, experiment.ends[-1])) as events:
@@ -87,7 +90,7 @@ def check(experiment: Experiment):
   check_shares(experiment)
   for stage in experiment.stages:
     with reading(stage.source):
-      sizes = {name: len(stage.source.split(name)) for name in ("train", "validation", "test")}
+      sizes = sources.sizes(stage.source)
     if stage.program.examples > sizes["train"]:
       raise ConfigError(
         f"config.data.batch_size: a step reads {stage.program.examples} examples, the training"
@@ -97,7 +100,8 @@ def check(experiment: Experiment):
     names = measured(stage)
     if stage.training.best not in names:
       raise ConfigError(
-        f"config.training.best={stage.training.best!r} is no metric of an evaluation",
+        f"config.training.best={shown(stage.training.best)} is no metric of an evaluation"
+        f"{nearest(stage.training.best, names)}",
         do=f"choose one of {', '.join(sorted(names))}",
       )
 
@@ -111,6 +115,7 @@ class Run(NamedTuple):
   watched: bool = True  # keep samples at every evaluation
   name: str = ""  # of the experiment, for trackers
   track: tuple[str, ...] = ()  # trackers
+  changed: bool = False  # go on although the data are not those of its checkpoints
 
 
 def fit(
@@ -132,18 +137,23 @@ def fit(
   with _memory(runs), contextlib.ExitStack() as files:
     for run in runs:
       keep_assets(run)
+    data = [fingerprints.of_data(run.experiment.stages) for run in runs]
     checkpoints = [files.enter_context(contextlib.closing(_checkpoints(run))) for run in runs]
+    for run, own, found in zip(runs, checkpoints, data, strict=True):
+      fingerprints.check(found, own, changed=run.changed)
+      _write_environment(run, found)
     first, state = _resumed(runs, checkpoints, machines)
     stages = runs[0].experiment.stages
     done = runs[0].experiment.ends[first] - stages[first].training.steps
     done += 0 if state is None else int(state.step.min())
     members = []
-    for run, own in zip(runs, checkpoints, strict=True):
+    for run, own, found in zip(runs, checkpoints, data, strict=True):
       run.workdir.rows.trim(done)
       events = files.enter_context(contextlib.closing(writer(run, done)))
-      members.append(Member(run.experiment.stages[0], 0, run.workdir, own, events))
+      members.append(Member(run.experiment.stages[0], 0, run.workdir, own, events, data=found))
 
     for i in range(first, len(stages)):
+      faults.point("stage.begin")
       machine = machines.of(stages[i])
       if state is None or i > first:
         keys = [stage_key(run.experiment, i) for run in runs]
@@ -215,14 +225,18 @@ class Uneven(Exception):
   """Runs that were to be trained together stand at different steps."""
 
 
-def _checkpoints(run: Run) -> Checkpoints:
+def _write_environment(run: Run, data: fingerprints.Prints):
+  first = run.experiment.stages[0]
   workdirs.write_json(
     run.workdir / "environment.json",
     {
       **workdirs.environment(seed=run.experiment.run.seed, command=run.command),
-      "data": run.experiment.stages[0].source.fingerprint(),
+      "data": data[first.name]["sha256"],
     },
   )
+
+
+def _checkpoints(run: Run) -> Checkpoints:
   keep = max(stage.training.keep for stage in run.experiment.stages)
   return Checkpoints(run.workdir / "checkpoints", keep=keep)
 

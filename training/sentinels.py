@@ -16,16 +16,26 @@ class Watch:
   def __init__(self, sentinels: Sequence[Sentinel], steps: int):
     self._held = {sentinel: 0 for sentinel in sentinels}
     self._first = _EARLY * steps
+    self._rejected = 0
 
-  def row(self, step: int, values: Mapping[str, float], *, shown: int) -> list[str]:
+  def row(self, step: int, values: Mapping[str, float], rejected: int, *, shown: int) -> list[str]:
     """A sentence for each sentinel that this row makes speak; each speaks once.
 
     Args:
       step: of the stage.
-      values: the row's means.
+      values: the row's means; empty where all its steps were rejected.
+      rejected: steps of the stage that were.
       shown: the step counted through all stages.
     """
-    said = []
+    said, more = [], rejected - self._rejected
+    self._rejected = rejected
+    if more:
+      said.append(
+        f"rejected {more} step{'s' * (more > 1)} up to step {shown}: a loss or a gradient was not"
+        " finite"
+      )
+    if not values:
+      return said
     for sentinel, held in self._held.items():
       if step < self._first or held == _RUNNING:
         continue
@@ -43,7 +53,9 @@ def warnings(stages: Sequence[Stage], rows: Iterable[Mapping[str, Any]]) -> list
     watch = Watch(stage.task.sentinels(), stage.training.steps)
     for row in rows:
       if offset < row["step"] <= offset + stage.training.steps:
-        values = {k: v for k, v in row.items() if isinstance(v, float)}
-        found += watch.row(row["step"] - offset, values, shown=row["step"])
+        rates = {name for name in row if name.endswith("learning_rate")}
+        values = {k: v for k, v in row.items() if isinstance(v, float) and k not in rates}
+        rejected = row["rejected"] if "rejected" in row else 0
+        found += watch.row(row["step"] - offset, values, rejected, shown=row["step"])
     offset += stage.training.steps
   return found

@@ -15,6 +15,18 @@ from tasks.objective import Mean, Phase
 _DATA, _PHASE = 0, 1  # streams of randomness within a step
 
 
+class Rejected(NamedTuple):
+  """How many steps changed nothing, int32.
+
+  Attributes:
+    running: in a row, up to this step.
+    total: in the whole stage.
+  """
+
+  running: jax.Array
+  total: jax.Array
+
+
 class State(struct.PyTreeNode):
   """Everything that a run is at one step; the checkpoint holds all of it.
 
@@ -24,7 +36,8 @@ class State(struct.PyTreeNode):
     mutable: the model's other collections ("batch_stats", ...).
     optimizer: one optimizer state a phase.
     ema: exponential moving average of `params`, or None.
-    metrics: sums since the last logged row.
+    metrics: sums since the last logged row, over the steps that were not rejected.
+    rejected: steps whose loss or gradient was not finite.
     rng: the stage's key; a step folds its number in, so nothing here ever needs to advance.
   """
 
@@ -34,6 +47,7 @@ class State(struct.PyTreeNode):
   optimizer: tuple[Any, ...]
   ema: dict[str, Any] | None
   metrics: dict[str, Mean]
+  rejected: Rejected
   rng: jax.Array
 
   @property
@@ -52,6 +66,8 @@ class Program(NamedTuple):
     batch_size: examples of one update; a step reads `batch_size * sub_batches` of them.
     microbatches: parts of a batch whose gradients are summed one after another.
     ema_decay: 0 keeps no average.
+    most_rejected: that many rejected steps in a row end the run.
+    largest_gradient: a gradient with a larger norm is rejected too; 0 is no such limit.
   """
 
   phases: tuple[Phase, ...]
@@ -60,6 +76,8 @@ class Program(NamedTuple):
   batch_size: int
   microbatches: int = 1
   ema_decay: float = 0.0
+  most_rejected: int = 10
+  largest_gradient: float = 0.0
 
   @property
   def sub_batches(self) -> int:
@@ -145,10 +163,30 @@ def gradients(
   return grads, loss, mutable, metrics
 
 
+def _sound(loss: Mean, grads, mutable, largest_gradient: float) -> jax.Array:
+  """Whether nothing that an update is made of is infinite or not a number.
+
+  A gradient whose squares are more than float32 holds is none to go by either: Adam's second moment
+  would be infinite from then on, and its steps zero.
+  """
+  norm = optax.tree.norm(grads)
+  sound = jnp.isfinite(loss.total) & jnp.isfinite(norm)
+  if largest_gradient:
+    sound &= norm <= largest_gradient
+  for leaf in jax.tree.leaves(mutable):
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+      sound &= jnp.isfinite(leaf).all()
+  return sound
+
+
 def train_step(
   state: State, stored, program: Program, *, first=0, shards=WHOLE, unroll=False
 ) -> State:
   """The state after one step.
+
+  A step that meets a loss, a gradient or a statistic that is not finite is rejected: it is counted,
+  and changes nothing else, as if its batch had not been there. After `program.most_rejected` of
+  them in a row no step is taken at all, so the state still says where that was.
 
   Args:
     state: before the step.
@@ -169,6 +207,8 @@ def train_step(
 
   params, mutable, metrics = state.params, state.mutable, dict(state.metrics)
   optimizer = list(state.optimizer)
+  going_on = state.rejected.running < program.most_rejected
+  sound = going_on
   for p, phase in enumerate(program.phases):
     for r in range(phase.repeats):
       key = jax.random.fold_in(jax.random.fold_in(rng, _PHASE + p), r)
@@ -182,6 +222,7 @@ def train_step(
         shards=shards,
         unroll=unroll,
       )
+      sound &= _sound(loss, grads, mutable, program.largest_gradient)
       updates, optimizer[p] = program.optimizers[p].update(
         grads, optimizer[p], trained(phase, params)
       )
@@ -195,7 +236,25 @@ def train_step(
     moving = {group: tree for group, tree in params.items() if group not in still}
     averaged = {group: ema[group] for group in moving}
     ema = {**ema, **optax.incremental_update(moving, averaged, 1.0 - program.ema_decay)}
-  return State(state.step + 1, params, mutable, tuple(optimizer), ema, metrics, state.rng)
+  after = State(
+    step=state.step,
+    params=params,
+    mutable=mutable,
+    optimizer=tuple(optimizer),
+    ema=ema,
+    metrics=metrics,
+    rejected=state.rejected._replace(running=jnp.zeros_like(state.rejected.running)),
+    rng=state.rng,
+  )
+  more = Rejected(*(count + going_on for count in state.rejected))
+  after = _where(sound, after, state.replace(rejected=more))
+  return after.replace(step=state.step + going_on)
+
+
+def _where(condition: jax.Array, one: State, other: State) -> State:
+  """One of two states; metrics that only the first has are zero in the second."""
+  other = other.replace(metrics=zeros(one.metrics) | other.metrics)
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def initial(program: Program, params, mutable, rng, stored) -> State:
@@ -210,6 +269,7 @@ def initial(program: Program, params, mutable, rng, stored) -> State:
     ),
     ema=params if program.ema_decay else None,
     metrics={},
+    rejected=Rejected(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
     rng=rng,
   )
   after = jax.eval_shape(lambda s, x: train_step(s, x, program), state, stored)

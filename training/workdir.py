@@ -1,11 +1,13 @@
 """The files of a run: who holds the directory, what was run, and the rows of metrics."""
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +16,10 @@ from typing import Any
 
 import jax
 
-from training import processes
-from training.errors import ConfigError, StorageError
+from training import faults, processes
+from training.build import build
+from training.config import shown
+from training.errors import ConfigError, StorageError, UserError
 
 ASSETS = "assets"  # what a source keeps beside the run
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "ml-collections")
@@ -29,7 +33,7 @@ class Workdir:
     trained: it must hold a run already; without one, nothing is created.
 
   Raises:
-    StorageError: it cannot be written, or another process holds it.
+    StorageError: it cannot be written, has a link to somewhere else, or another process holds it.
     ConfigError: it should hold a run and does not.
   """
 
@@ -37,6 +41,7 @@ class Workdir:
     self.path = pathlib.Path(path).absolute()
     if trained:
       read_config(self.path)
+    _refuse_links(self.path)
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held till close
@@ -56,9 +61,10 @@ class Workdir:
         kept="the other run goes on",
         do="wait for it, stop it, or choose another --workdir",
       ) from None
-    self._lock.truncate(0)
-    self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    self._lock.flush()
+    with storing(self / ".lock"):
+      self._lock.truncate(0)
+      self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+      self._lock.flush()
 
   def close(self):
     self.rows.close()
@@ -77,15 +83,35 @@ class Workdir:
     file = self / "config.json"
     fresh = json.loads(json.dumps(config))
     if file.exists() and not changed:
-      lines = differences(flat(read_config(self.path)), flat(fresh))
+      lines = differences(flat(_completed(read_config(self.path))), flat(fresh))
       if lines:
+        more = f", and {len(lines) - 4} more" if len(lines) > 4 else ""
         raise ConfigError(
-          f"this run was started with another config: {', '.join(lines[:4])}",
+          f"this run was started with another config: {', '.join(lines[:4])}{more}"[:300],
           where=str(file),
           kept="the run is as it was",
           do="give the same config, another --workdir, or --allow-changed-config",
         )
     write_json(file, fresh)
+
+
+def _refuse_links(path: pathlib.Path):
+  """Refuses links that lead out of a workdir, since who writes to one writes to where it leads.
+
+  A workdir may come from somebody else. Its checkpoints may lie elsewhere, on a larger disk.
+  """
+  inside = os.path.join(os.path.realpath(path), "")
+  for folder, folders, files in os.walk(path):
+    for name in [*folders, *files]:
+      file = os.path.join(folder, name)
+      if name != "checkpoints" and os.path.islink(file):
+        where = os.path.realpath(file)
+        if not where.startswith(inside):
+          raise StorageError(
+            f"{file} is a link that leaves the workdir, to {where}",
+            do="put what it leads to in its place, or remove it",
+          )
+    folders[:] = [name for name in folders if name != "checkpoints"]
 
 
 class Rows:
@@ -105,32 +131,47 @@ class Rows:
   def write(self, row: dict[str, Any]):
     if not processes.first():
       return
-    if self._file is None:
-      self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - held till close
-    self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
+    try:
+      with storing(self._path):
+        if self._file is None:
+          self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - held till close
+        faults.point("row.begin")
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        faults.point("row.written")
+    except StorageError:
+      self.close()
+      raise
 
   def sync(self):
     """Rows reach the disk before the checkpoint that vouches for them."""
     if self._file is not None:
-      os.fsync(self._file.fileno())
+      with storing(self._path):
+        os.fsync(self._file.fileno())
 
   def close(self):
     if self._file is not None:
-      self._file.close()
+      with contextlib.suppress(OSError):  # every row was flushed, or its error has been raised
+        self._file.close()
       self._file = None
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  """The rows of a metrics.jsonl; a torn last line, as a kill leaves it, is no row."""
+  """The rows of a metrics.jsonl; a torn last line, as a kill leaves it, is no row.
+
+  What comes after a line that is no row is none either.
+  """
   if not path.exists():
     return []
   rows = []
-  for line in path.read_text(encoding="utf-8").splitlines():
+  for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
     try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
+      row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
       break
+    if not (isinstance(row, dict) and "step" in row and isinstance(row["step"], int)):
+      break
+    rows.append(row)
   return rows
 
 
@@ -142,12 +183,23 @@ def read_config(path: pathlib.Path) -> dict[str, Any]:
   """
   file = pathlib.Path(path) / "config.json"
   try:
-    return json.loads(file.read_text(encoding="utf-8"))
-  except (OSError, json.JSONDecodeError) as error:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict):
+      raise ValueError("no object")
+    return found
+  except (OSError, ValueError, RecursionError) as error:
     raise ConfigError(
       f"{path} is no workdir: its config.json cannot be read ({type(error).__name__})",
       do="give the --workdir of a run that `train` started",
     ) from None
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+  """A config with the defaults of settings younger than it; as it is where nothing reads it."""
+  try:
+    return json.loads(json.dumps(build(config).config))
+  except UserError:
+    return config
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
@@ -165,15 +217,13 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  """What changed, as "key was -> is"."""
-  missing = object()
+  """What changed, as "key was -> is". Neither True nor 1.0 is 1, not in a list either."""
   lines = []
   for key in {**old, **new}:
-    was = old[key] if key in old else missing
-    now = new[key] if key in new else missing
-    if was != now or type(was) is not type(now):
-      shown = ["nothing" if value is missing else repr(value) for value in (was, now)]
-      lines.append(f"{key} {shown[0]} -> {shown[1]}")
+    was, now = (json.dumps(side[key]) if key in side else "" for side in (old, new))
+    if was != now:
+      said = [shown(side[key]) if key in side else "nothing" for side in (old, new)]
+      lines.append(f"{key} {said[0]} -> {said[1]}")
   return lines
 
 
@@ -229,8 +279,34 @@ def write_text(path: pathlib.Path, text: str):
   if not processes.first():
     return
   temporary = path.with_name(f".{path.name}.tmp")
-  with open(temporary, "w", encoding="utf-8") as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  with storing(path):
+    with open(temporary, "w", encoding="utf-8") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    faults.point("file.written")
+    os.replace(temporary, path)
+    faults.point("file.replaced")
+
+
+@contextlib.contextmanager
+def storing(path: pathlib.Path):
+  """Says in one line that a file cannot be written.
+
+  Raises:
+    StorageError: instead of an OSError.
+  """
+  try:
+    yield
+  except OSError as error:
+    raise StorageError(
+      f"{path.name} cannot be written: {error.strerror or error} ({room(path):,} bytes free)",
+      where=str(path.parent)[-200:],
+      kept="what was written before",
+      do="make room there, or see who may write there",
+    ) from error
+
+
+def room(path: pathlib.Path) -> int:
+  """Bytes free where a path is, or would be."""
+  return shutil.disk_usage(next(p for p in (path, *path.parents) if p.is_dir())).free

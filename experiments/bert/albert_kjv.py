@@ -6,7 +6,7 @@ it asks the encoder one of the two questions of held-out pairs.
 
 Paper     Lan et al. 2020, "ALBERT", arXiv:1909.11942, sections 3.1 and 4.6, tables 1 and 5.
 Run       python launch.py train --config=experiments/bert/albert_kjv.py:small --workdir=runs/albert
-Takes     small: about 4 min on two CPU cores.
+Takes     small: about 3 min on two CPU cores.
 Data      paper (ALBERT-base): text of your own, a sentence a line and an empty line between
           documents, and a vocabulary of 30,000 pieces; AdamW, not LAMB. small: the King James
           Bible, of which whole chapters are held out, and their verses.
@@ -15,7 +15,6 @@ Data      paper (ALBERT-base): text of your own, a sentence a line and an empty 
 from ml_collections import ConfigDict
 
 _NEXT = {"stages.0.data.relation": "next"}
-_ASK_NEXT = {"stages.1.data.relation": "next"}
 
 CLAIMS = [
   dict(
@@ -29,7 +28,7 @@ CLAIMS = [
     rivals=[_NEXT],
     published="86.5 against 52.0 (SOP)",
     seeds=3,
-    cost="small: 6 runs of 4 min on two CPU cores",
+    cost="small: 6 runs of 3 min on two CPU cores",
   ),
   dict(
     name="next_is_blind_to_order",
@@ -41,20 +40,7 @@ CLAIMS = [
     settings=[_NEXT],
     published="52.0",
     seeds=3,
-    cost="small: 3 runs of 4 min on two CPU cores",
-  ),
-  dict(
-    name="next",
-    statement="foreign stretches told by who was trained to tell the order, and by who was trained"
-    " for it; measured, not judged",
-    paper="Lan et al. 2020, table 5",
-    metric="relation_accuracy",
-    split="test",
-    relation="",
-    settings=[_ASK_NEXT, {**_NEXT, **_ASK_NEXT}],
-    published="78.9 and 90.5",
-    seeds=3,
-    cost="small: 6 runs of 4 min on two CPU cores",
+    cost="small: 3 runs of 3 min on two CPU cores",
   ),
 ]
 
@@ -78,25 +64,25 @@ def get_config(variant="paper"):
     sizes = (
       dict(layers=2, features=16, heads=2, embedding_features=8)
       if smoke
-      else dict(layers=3, features=128, heads=4, embedding_features=48)
+      else dict(layers=2, features=128, heads=4, embedding_features=48, init_std=0.05)
     )
-    task = dict()
+    task = dict(rate=0.3)
     data = dict(
       name="sentence_pairs:kjv",
       tokenizer="wordpiece",
       vocabulary=300 if smoke else 1000,
-      length=24 if smoke else 96,
+      length=24 if smoke else 64,
       batch_size=4 if smoke else 32,
       eval_batch_size=8 if smoke else 100,
       validation=0.02,
       train_examples=32 if smoke else 0,
       test_examples=8 if smoke else 0,
     )
-    optimizer = dict(learning_rate=1e-3, warmup_steps=1 if smoke else 200)
+    optimizer = dict(learning_rate=2e-3, warmup_steps=1 if smoke else 150)
     training = (
       dict(steps=4, log_every=1, eval_every=2, checkpoint_every=2)
       if smoke
-      else dict(steps=2500, log_every=50, eval_every=500, checkpoint_every=500)
+      else dict(steps=2000, log_every=50, eval_every=1000, checkpoint_every=1000)
     )
   model = dict(name="transformer.bert", shared="all", activation="gelu_tanh", **sizes)
   model |= dict(dropout=0.0, attention_dropout=0.0)

@@ -1,13 +1,13 @@
 """LoRA: what fine-tuning gains with a fiftieth of the parameters trained.
 
 A BERT is pre-trained on the Bible; then only what adapts its queries and values, and the head, learn
-the genre of a verse.
+which words of a verse, in small letters, began with a capital.
 
 Paper     Hu et al. 2021, "LoRA", arXiv:2106.09685, sections 4 and 5.2, table 2.
 Run       python launch.py train --config=experiments/bert/lora_kjv.py:small --workdir=runs/lora
-Takes     small: about 3 min on two CPU cores, most of it pre-training.
+Takes     small: about 2.5 min on two CPU cores, most of it pre-training.
 Data      paper: RoBERTa-base from Hugging Face, SST-2 of GLUE. small: the King James Bible, of
-          which whole chapters are held out; which of six parts of it a verse is of.
+          which whole chapters are held out; the capitals of 200 of its verses.
 """
 
 from ml_collections import ConfigDict
@@ -15,46 +15,34 @@ from ml_collections import ConfigDict
 from sweeps.space import grid
 
 _FULL = {"stages.1.model.lora": None, "stages.1.optimizer.learning_rate": 5e-4}
-_FROZEN = {"stages.1.model.lora.targets": (), "stages.1.optimizer.learning_rate": 5e-3}
+_FROZEN = {"stages.1.model.lora.targets": (), "stages.1.optimizer.learning_rate": 1e-2}
 
 CLAIMS = [
   dict(
     name="as_good_as_full",
-    statement="adapters and a head gain at least 95 % of what fine-tuning everything gains over the"
-    " commonest genre (majority_accuracy)",
+    statement="adapters and a head, under 2 % of the parameters, reach at least 95 % of the F1 that"
+    " fine-tuning everything reaches; without fine-tuning it is 0",
     paper="Hu et al. 2021, table 2",
-    metric="accuracy",
+    metric="f1",
     split="test",
-    relation="accuracy - majority_accuracy > 0.95 * (rival.accuracy - rival.majority_accuracy)",
+    relation="f1 > 0.95 * rival.f1",
     rivals=[_FULL],
     published="87.2 against 86.4 (RoBERTa-base, mean of GLUE)",
     seeds=3,
     variants=("small",),
-    cost="6 runs of 3 min on two CPU cores",
+    cost="6 runs of 2.5 min on two CPU cores",
   ),
   dict(
     name="beats_the_head_alone",
-    statement="adapters and a head are right more often than a head alone on the same encoder",
+    statement="adapters and a head have a higher F1 than a head alone on the same encoder",
     paper="Hu et al. 2021, table 2 (there against training biases)",
-    metric="accuracy",
+    metric="f1",
     split="test",
-    relation="accuracy > rival.accuracy",
+    relation="f1 > rival.f1",
     rivals=[_FROZEN],
     seeds=3,
     variants=("small",),
-    cost="6 runs of 3 min on two CPU cores",
-  ),
-  dict(
-    name="rank",
-    statement="accuracy by rank; measured, not judged",
-    paper="Hu et al. 2021, table 6",
-    metric="accuracy",
-    split="test",
-    relation="",
-    settings="sweep_rank",
-    seeds=2,
-    variants=("small",),
-    cost="8 runs of 3 min on two CPU cores",
+    cost="6 runs of 2.5 min on two CPU cores",
   ),
   dict(
     name="sst2",
@@ -75,28 +63,29 @@ def get_config(variant="paper"):
   if variant == "paper":
     return _published()
   smoke = variant == "smoke"
-  sizes = dict(layers=1, features=16, heads=2) if smoke else dict(layers=4, features=96, heads=4)
-  sizes |= dict(dropout=0.0, attention_dropout=0.0)
+  sizes = dict(layers=1, features=16, heads=2) if smoke else dict(layers=2, features=128, heads=4)
+  sizes |= dict(dropout=0.0, attention_dropout=0.0, init_std=0.05)
   text = dict(tokenizer="wordpiece", vocabulary=300 if smoke else 1000)
   text |= dict(batch_size=4, eval_batch_size=8) if smoke else dict(batch_size=32)
-  few = dict(train_examples=32, test_examples=8) if smoke else dict(test_examples=1500)
+  few = dict(train_examples=32, test_examples=8) if smoke else dict(test_examples=1000)
+  labelled = few if smoke else dict(few, train_examples=200)
   length = 24 if smoke else 64
   pretraining = dict(
     name="pretraining",
     model=dict(name="transformer.bert", **sizes),
-    task=dict(name="pretrain_bert"),
+    task=dict(name="pretrain_bert", rate=0.3),
     data=dict(name="sentence_pairs:kjv", length=length, **few, **text),
     optimizer=_optimizer(2e-3, 1 if smoke else 150),
-    training=_training(smoke, 1200),
+    training=_training(smoke, 1500),
   )
-  lora = dict(rank=4, alpha=8.0, targets=("*/query/kernel", "*/value/kernel"), trains=("head",))
+  lora = dict(rank=8, alpha=16.0, targets=("*/query/kernel", "*/value/kernel"), trains=("head",))
   fine_tuning = dict(
     name="fine_tuning",
-    model=dict(name="transformer.classifier", lora=lora, **sizes),
-    task=dict(name="text_classify"),
-    data=dict(name="labelled_text:kjv_genre", length=length, **few, **text),
-    optimizer=_optimizer(5e-3, 1 if smoke else 50),
-    training=_training(smoke, 800),
+    model=dict(name="transformer.token_classifier", lora=lora, **sizes),
+    task=dict(name="label_tokens"),
+    data=dict(name="token_labels:kjv_case", length=length, **labelled, **text),
+    optimizer=_optimizer(1e-2, 1 if smoke else 20),
+    training=_training(smoke, 300),
   )
   return ConfigDict(dict(seed=0, stages=[pretraining, fine_tuning]))
 

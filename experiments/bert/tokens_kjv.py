@@ -2,10 +2,10 @@
 
 Paper     Devlin et al. 2019, "BERT", arXiv:1810.04805, section 5.3 and table 7.
 Run       python launch.py train --config=experiments/bert/tokens_kjv.py:small --workdir=runs/tokens
-Takes     small: about 90 s on two CPU cores, more than half of it pre-training.
+Takes     small: about 2.5 min on two CPU cores, most of it pre-training.
 Data      paper: CoNLL-2003's files and a cased BERT-base of Hugging Face, which you bring. small:
-          verses of the King James Bible in small letters, whole chapters held out, and a BERT that
-          is pre-trained on its training chapters.
+          100 verses of the King James Bible in small letters, whole chapters held out, and a BERT
+          that is pre-trained on its training chapters.
 """
 
 from ml_collections import ConfigDict
@@ -23,20 +23,20 @@ CLAIMS = [
     relation="accuracy > token_alone_accuracy",
     seeds=3,
     variants=("small",),
-    cost="3 runs of 90 s on two CPU cores",
+    cost="3 runs of 2.5 min on two CPU cores",
   ),
   dict(
     name="beside_scratch",
-    statement="F1 of the words that begin with a capital, beside that of an encoder that was"
-    " pre-trained for one step; measured, not judged",
+    statement="F1 of the words that begin with a capital, of 100 labelled verses, is higher after"
+    " pre-training than after one step of it, by at least 5 points",
     paper="Devlin et al. 2019, section 5.3; the task is ours",
     metric="f1",
     split="test",
-    relation="",
+    relation="f1 > rival.f1 + 0.05",
     rivals=[{"stages.0.training.steps": 1}],
     seeds=3,
     variants=("small",),
-    cost="6 runs of 90 s on two CPU cores",
+    cost="3 runs of 2.5 min and 3 of 40 s on two CPU cores",
   ),
   dict(
     name="conll",
@@ -57,17 +57,18 @@ def get_config(variant="paper"):
   if variant == "paper":
     return _published()
   smoke = variant == "smoke"
-  sizes = dict(layers=1, features=16, heads=2) if smoke else dict(layers=2, features=64, heads=4)
+  sizes = dict(layers=1, features=16, heads=2) if smoke else dict(layers=2, features=128, heads=4)
+  sizes |= dict(init_std=0.05)
   text = dict(tokenizer="wordpiece", vocabulary=300 if smoke else 1000)
   text |= dict(batch_size=4, eval_batch_size=8) if smoke else dict(batch_size=32)
   few = dict(train_examples=32, test_examples=8) if smoke else dict(test_examples=1000)
   pretraining = dict(
     name="pretraining",
     model=dict(name="transformer.bert", dropout=0.0, attention_dropout=0.0, **sizes),
-    task=dict(name="pretrain_bert"),
+    task=dict(name="pretrain_bert", rate=0.3),
     data=dict(name="sentence_pairs:kjv", length=24 if smoke else 64, **few, **text),
-    optimizer=_optimizer(2e-3, 1 if smoke else 100),
-    training=_training(smoke, 500),
+    optimizer=_optimizer(2e-3, 1 if smoke else 150),
+    training=_training(smoke, 1500),
   )
   fine_tuning = dict(
     name="fine_tuning",
@@ -76,11 +77,11 @@ def get_config(variant="paper"):
     data=dict(
       name="token_labels:kjv_case",
       length=24 if smoke else 64,
-      **few,
+      **(few if smoke else dict(few, train_examples=100)),
       **text,
     ),
-    optimizer=_optimizer(1e-3, 1 if smoke else 50),
-    training=_training(smoke, 400),
+    optimizer=_optimizer(5e-4, 1 if smoke else 20),
+    training=_training(smoke, 150),
   )
   return ConfigDict(dict(seed=0, stages=[pretraining, fine_tuning]))
 

@@ -18,6 +18,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from models.layers import numerics
+
 Name = Literal["bernoulli", "gaussian", "gaussian_fixed", "categorical", "logistic"]
 
 _LEAST_LOG_VARIANCE = 2 * math.log(0.01)
@@ -74,9 +76,7 @@ class Bernoulli(Observation):
     return self.levels == 2
 
   def log_prob(self, parameters, x):
-    # One exponential and one logarithm a pixel, where two log-sigmoids would take two of each.
-    logits = parameters[..., 0]
-    return logits * x - jnp.maximum(logits, 0) - jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return -numerics.bernoulli_nll(parameters[..., 0], x)
 
   def mean(self, parameters):
     return jax.nn.sigmoid(parameters[..., 0])
@@ -137,8 +137,7 @@ class Categorical(Observation):
 
   def log_prob(self, parameters, x):
     level = jnp.round(x * (self.levels - 1)).astype(jnp.int32)
-    chosen = jnp.take_along_axis(parameters, level[..., None], axis=-1)[..., 0]
-    return chosen - jax.nn.logsumexp(parameters, axis=-1)
+    return -numerics.categorical_nll(parameters, level)
 
   def mean(self, parameters):
     return jax.nn.softmax(parameters) @ jnp.linspace(0, 1, self.levels, dtype=parameters.dtype)
@@ -159,7 +158,8 @@ class Logistic(Observation):
   def log_prob(self, parameters, x):
     mean, scale = self._moments(parameters)
     half = 0.5 / (self.levels - 1)
-    above, below = (x + half - mean) / scale, (x - half - mean) / scale
+    # The difference first, which is exact where mean and x are near: a small scale magnifies it.
+    above, below = (x - mean + half) / scale, (x - mean - half) / scale
     # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - e^(b - a)), whose logarithm is finite.
     width = jnp.log(-jnp.expm1(-2 * half / scale))
     inside = -jax.nn.softplus(-above) - jax.nn.softplus(below) + width

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import batch_axis, observation
+from models.layers.numerics import exp_then_line
 from models.vae import Gaussian, Layer, Output, standard
 
 
@@ -74,5 +75,5 @@ class Model(nn.Module):
   def __call__(self, image: jax.Array, *, train: bool = False) -> Output:
     mean_BZ, log_variance_BZ = posterior = self.encode(image)
     noise_BZ = batch_axis.normal(self.make_rng("latent"), mean_BZ.shape)
-    z_BZ = mean_BZ + jnp.exp(0.5 * log_variance_BZ) * noise_BZ  # reparameterised, eq. 4
+    z_BZ = mean_BZ + exp_then_line(0.5 * log_variance_BZ) * noise_BZ  # reparameterised, eq. 4
     return Output(self.decode(z_BZ), (Layer(posterior, standard(mean_BZ), z_BZ),))

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import batch_axis, observation
+from models.layers.numerics import exp_then_line
 from models.vae import Gaussian, Layer, Output, standard
 
 
@@ -123,7 +124,7 @@ class Model(nn.Module):
 
   def _draw(self, distribution: Gaussian) -> jax.Array:
     noise_BZ = batch_axis.normal(self.make_rng("latent"), distribution.mean.shape)
-    return distribution.mean + jnp.exp(0.5 * distribution.log_variance) * noise_BZ
+    return distribution.mean + exp_then_line(0.5 * distribution.log_variance) * noise_BZ
 
 
 def _dense(dtype) -> Callable[..., nn.Dense]:

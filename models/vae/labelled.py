@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import batch_axis, observation
+from models.layers.numerics import exp_then_line
 from models.vae import Gaussian, Layer, Output, standard
 
 
@@ -75,7 +76,7 @@ class Model(nn.Module):
   def __call__(self, image: jax.Array, label: jax.Array, *, train: bool = False) -> Output:
     mean_BZ, log_variance_BZ = posterior = self.encode(image, label)
     noise_BZ = batch_axis.normal(self.make_rng("latent"), mean_BZ.shape)
-    z_BZ = mean_BZ + jnp.exp(0.5 * log_variance_BZ) * noise_BZ
+    z_BZ = mean_BZ + exp_then_line(0.5 * log_variance_BZ) * noise_BZ
     return Output(self.decode(z_BZ, label), (Layer(posterior, standard(mean_BZ), z_BZ),))
 
   def _given(self, x_BD: jax.Array, label: jax.Array) -> jax.Array:
