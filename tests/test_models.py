@@ -787,6 +787,7 @@ IDLE = {
   *(("transformer.vit", "classify", part) for part in _BELOW_HEAD),
   # Of an adapter's two factors the second starts from zero (Hu et al. 2021, section 4.1).
   ("transformer.classifier", "text_classify", "['a']"),
+  ("transformer.token_classifier", "label_tokens", "['a']"),
 }
 
 

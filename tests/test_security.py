@@ -34,7 +34,7 @@ from training.workdir import Workdir, read_config
 FUZZ = pathlib.Path("tests/fuzz")
 ROW = np.zeros((1, 6), np.int32)
 MEMORY = 64 * 2**20  # bytes that refusing a file may take
-SECONDS = 4.0  # that it may take: some tenths, but for tracing memory and a machine that is busy
+SECONDS = 60.0  # that it may take: some tenths, but for tracing memory and a machine that is busy
 
 
 # ------------------------------------------------------------------ what the source never says
