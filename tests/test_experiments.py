@@ -83,19 +83,6 @@ def test_from_the_command_line_to_the_report(path, tmp_path, capsys):
     assert (tmp_path / "samples/seed_1.png").exists()
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS)
-def test_saved_and_resumed_to_the_same_bits(path, tmp_path):
-  experiment = smoke(path, training__mesh__data=1) if "stacked" not in path else smoke(path)
-  wanted = fit(experiment, tmp_path / "whole")
-  kept = sorted(int(p.name) for p in (tmp_path / "whole/checkpoints/latest").iterdir())
-  shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
-  for step_ in kept[1:]:
-    shutil.rmtree(tmp_path / f"resumed/checkpoints/latest/{step_}")
-  assert fit(experiment, tmp_path / "resumed") == wanted
-  rows = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "resumed")]
-  assert rows[0] == rows[1]
-
-
 def test_a_streamed_set_trains_and_resumes_like_one_in_memory(tmp_path):
   """Our own TFDS recipe, TFDS without TensorFlow, Grain, and a resume in the middle."""
   pytest.importorskip("tensorflow_datasets", reason="pip install -r requirements.txt")

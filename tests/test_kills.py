@@ -199,32 +199,63 @@ def test_a_damaged_compilation_cache_changes_nothing(tmp_path):
   assert found == wanted
 
 
-def test_a_peer_that_stands_still_ends_the_run(tmp_path):
+@pytest.fixture
+def peers(tmp_path):
+  """Starts two processes of one run, of which one fails as it is told."""
   with contextlib.closing(socket.socket()) as found:
     found.bind(("127.0.0.1", 0))
     port = found.getsockname()[1]
   arguments = [sys.executable, "launch.py", "train", f"--config={SEAMS['vae'][0]}"]
   arguments += [f"--workdir={tmp_path}", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
   arguments += ["--config.training.stalled_after=30"]
-  started = [
-    subprocess.Popen(
-      [*arguments, f"--process={i}"],
-      env=os.environ | ({"FAULT": "step.begin:3:stop"} if i else {}),
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  try:
-    _, said = started[0].communicate(timeout=_LONGEST)
-    assert started[0].returncode == 7, said
-    assert "error[STALLED]: nothing has happened for 30 s" in said
-    assert started[1].poll() is None  # it stood still itself
-  finally:
-    for process in started:
-      process.kill()
-      process.wait()
+  started = []
+
+  def start(failing, action):
+    for i in range(2):
+      armed = {"FAULT": f"step.begin:3:{action}"} if i == failing else {}
+      started.append(
+        subprocess.Popen(
+          [*arguments, f"--process={i}"],
+          env=os.environ | armed,
+          stdout=subprocess.DEVNULL,
+          stderr=subprocess.PIPE,
+          text=True,
+        )
+      )
+    return started
+
+  yield start
+  for process in started:
+    process.kill()
+    process.wait()
+
+
+def test_a_peer_that_stands_still_ends_the_run(peers):
+  first, second = peers(1, "stop")
+  _, said = first.communicate(timeout=_LONGEST)
+  assert first.returncode == 7, said
+  assert "error[STALLED]: nothing has happened for 30 s" in said
+  assert second.poll() is None  # it stood still itself
+
+
+def test_a_peer_that_is_killed_ends_the_run(peers):
+  first, second = peers(1, "kill")
+  _, said = first.communicate(timeout=_LONGEST)
+  assert first.returncode == 7, said
+  assert said.splitlines()[-1].startswith("error[STALLED]: another process of this run is gone")
+  assert "Traceback" not in said
+  assert second.wait() == -signal.SIGKILL
+
+
+def test_memory_that_runs_out_is_said_in_a_line_and_costs_no_more(tmp_path):
+  status, _, error = trains(tmp_path / "run", "vae", FAULT="step.sent:5:memory")
+  assert status == 7, error
+  said = error.splitlines()[-1]
+  assert said.startswith("error[MEMORY]: out of memory: RESOURCE_EXHAUSTED")
+  assert "1024 bytes" in said
+  assert "training.microbatches" in said
+  assert "Traceback" not in error
+  assert end(tmp_path / "run", "vae") == end(tmp_path / "whole", "vae")
 
 
 def test_what_stands_still_is_ended_with_its_stacks(tmp_path):

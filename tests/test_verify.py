@@ -8,11 +8,13 @@ import pytest
 
 from training import verify
 
-# One of every family; those of tests/test_kills.py are killed there.
 FAMILIES = {
   "alignment": "dpo_kjv",
   "autoencoder": "stacked_digits",
   "autoregressive": "pixelcnn_digits",
+  "bert": "tokens_kjv",
+  "convnet": "resnet_digits",
+  "gan": "mlp_digits",
   "gpt": "gpt_kjv",
   "in_context": "affine",
   "recurrent": "elmo_kjv",
@@ -25,6 +27,10 @@ FAMILIES = {
 def command(family, folder, *more):
   name = f"experiments/{family}/{FAMILIES[family]}.py:smoke"
   return [sys.executable, "launch.py", "verify", f"--config={name}", f"--workdir={folder}", *more]
+
+
+def test_no_family_is_left_out():
+  assert {path.parent.name for path in pathlib.Path("experiments").glob("*/*.py")} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -12,13 +12,15 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
+import jax
+
 _SIGNALS = {
   "kill": signal.SIGKILL,
   "stop": signal.SIGSTOP,
   "term": signal.SIGTERM,
   "int": signal.SIGINT,
 }
-_ACTIONS = (*_SIGNALS, "full", "stall")
+_ACTIONS = (*_SIGNALS, "full", "memory", "stall")
 
 
 class _Armed(NamedTuple):
@@ -50,6 +52,7 @@ def point(name: str):
 
   Raises:
     OSError: the action is "full": no space is left on the device.
+    JaxRuntimeError: the action is "memory": a device has too little.
   """
   if _ARMED is None and not _TRACE:
     return
@@ -61,6 +64,8 @@ def point(name: str):
     return
   if _ARMED.action == "full":
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  if _ARMED.action == "memory":
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1024 bytes.")
   if _ARMED.action == "stall":
     time.sleep(3600)
   else:

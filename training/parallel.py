@@ -26,7 +26,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from models.layers import placement
 from models.layers.batch_axis import WHOLE, Shards
-from training import sharding
+from training import processes, sharding
 from training.step import Program, State, measure_step, train_step
 
 _FUSED_STEPS = 64  # the most steps of one dispatch
@@ -502,7 +502,7 @@ def local(tree):
 
 def anywhere(flag: bool) -> bool:
   """Whether `flag` is true in any of the processes, which ask together."""
-  if not jax.distributed.is_initialized() or jax.process_count() == 1:
+  if processes.alone():
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
 

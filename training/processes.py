@@ -11,7 +11,7 @@ import sys
 
 import jax
 
-from training.errors import ConfigError
+from training.errors import ConfigError, UserError
 
 
 def join(coordinator: str, count: int, index: int, *, patience: int = 300):
@@ -43,7 +43,18 @@ def join(coordinator: str, count: int, index: int, *, patience: int = 300):
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
 
 
+def alone() -> bool:
+  """Whether the run has no other process."""
+  # Asked only where there are several: else JAX would look for devices, which takes its time.
+  return not jax.distributed.is_initialized() or jax.process_count() == 1
+
+
 def first() -> bool:
   """Whether this process is the one that writes."""
-  # Asked only where there are several: else JAX would look for devices, which takes its time.
-  return not jax.distributed.is_initialized() or jax.process_index() == 0
+  return alone() or jax.process_index() == 0
+
+
+def leave(error: UserError):
+  """Ends this process without waiting for the others, or for its own threads."""
+  print(error, file=sys.stderr, flush=True)
+  os._exit(error.status)

@@ -15,7 +15,14 @@ from training import workdir as workdirs
 from training.build import Experiment, Stage, build, check_shares, reading
 from training.checkpoint import Checkpoints
 from training.config import nearest, shown
-from training.errors import ConfigError, DataError, Interrupted, NumericsError, ResourceError
+from training.errors import (
+  ConfigError,
+  DataError,
+  Interrupted,
+  NumericsError,
+  ResourceError,
+  StalledError,
+)
 from training.initial import handed_on, measured, order_seed
 from training.loop import Member, Stop, run_stage
 from training.machine import Machine, Machines
@@ -134,7 +141,8 @@ def fit(
     Uneven: the runs have not come equally far, so they can't go on together.
     ResourceError: there is not enough memory.
   """
-  with _memory(runs), contextlib.ExitStack() as files:
+  # A process whose peer is gone is left before its files are closed, which would wait for the peer.
+  with contextlib.ExitStack() as files, _devices(runs):
     for run in runs:
       keep_assets(run)
     data = [fingerprints.of_data(run.experiment.stages) for run in runs]
@@ -169,21 +177,31 @@ def fit(
 
 
 @contextlib.contextmanager
-def _memory(runs: Sequence[Run]):
-  """Says in one line that memory ran out, on a device or on the host."""
+def _devices(runs: Sequence[Run]):
+  """Says in one line that memory ran out, on a device or on the host, or that a peer is gone."""
+  where, kept = str(runs[0].workdir.path), "the checkpoints saved before"
   try:
     yield
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
     said = str(error) or type(error).__name__
     short = "RESOURCE_EXHAUSTED" in said or "out of memory" in said.lower()
-    if not (short or isinstance(error, MemoryError)):
+    if short or isinstance(error, MemoryError):
+      raise ResourceError(
+        f"out of memory: {said}"[:200],
+        where=where,
+        kept=kept,
+        do="lower data.batch_size, raise training.microbatches, or set training.remat=True",
+      ) from None
+    if processes.alone():
       raise
-    raise ResourceError(
-      f"out of memory: {said}"[:200],
-      where=str(runs[0].workdir.path),
-      kept="the checkpoints saved before",
-      do="lower data.batch_size, raise training.microbatches, or set training.remat=True",
-    ) from None
+    processes.leave(
+      StalledError(
+        f"another process of this run is gone: {said}"[:200],
+        where=where,
+        kept=kept,
+        do="start all processes again to go on from there",
+      )
+    )
 
 
 def keep_assets(run: Run):

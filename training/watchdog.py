@@ -6,12 +6,12 @@ workdir, and the process exits with status 7. What was saved is as good as after
 """
 
 import faulthandler
-import os
 import pathlib
 import sys
 import threading
 import time
 
+from training import processes
 from training.errors import StalledError
 
 _LOOK = 0.5  # seconds between looks
@@ -61,5 +61,4 @@ class Watchdog:
         faulthandler.dump_traceback(file)
     except OSError:  # the disk may be what stalls; the terminal has them
       pass
-    print(error, file=sys.stderr, flush=True)
-    os._exit(error.status)  # an exception would wait for the thread that stands still
+    processes.leave(error)  # an exception would wait for the thread that stands still
