@@ -23,11 +23,13 @@ import types
 import typing
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
+import jax
+import ml_collections
 import numpy as np
 import pytest
 
 import launch
-from training import build, config, optim
+from training import build, config, initial, optim
 from training.errors import ConfigError, DataError, UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -311,6 +313,24 @@ def test_a_stage_has_a_name_of_letters(value):
   tree = tree_of(STACKED)
   tree["stages"][0]["name"] = value
   assert "config.stages.0.name" in refused(tree)
+
+
+def test_an_override_of_one_stage_leaves_the_others_alone():
+  block = dict(features=8)
+  both = ml_collections.ConfigDict(dict(stages=[dict(model=block), dict(model=block)]))
+  first, second = config.override(both, [["stages.1.model.features", "32"]]).stages
+  assert (first["model"]["features"], second["model"]["features"]) == (8, 32)
+  assert block == dict(features=8)
+
+
+def test_a_stage_that_takes_nothing_over_is_refused():
+  changed = config.override(
+    config.load("experiments/alignment/dpo_kjv.py:smoke"), [["stages.1.model.features", "32"]]
+  )
+  first, second, _ = build.build(changed).stages
+  before = jax.eval_shape(initial.initial_state(first), jax.random.key(0), None)
+  with pytest.raises(ConfigError, match="no parameter has a name and a shape"):
+    jax.eval_shape(initial.initial_state(second), jax.random.key(0), before)
 
 
 @pytest.mark.parametrize("missing", ["model", "task", "data"])

@@ -8,7 +8,6 @@ whatever no field reads.
 """
 
 import ast
-import copy
 import dataclasses
 import functools
 import importlib.util
@@ -89,8 +88,7 @@ def override(config: ml_collections.ConfigDict, assignments: Iterable[tuple[str,
   A key need not stand in the file, since defaults live elsewhere: whether any class reads it is
   for `arguments` to say. An integer picks an element of a tuple ("stages.0.training.steps").
   """
-  # Copied whole: blocks within a tuple would otherwise be the caller's own.
-  tree = copy.deepcopy(config.to_dict())
+  tree = _copied(config)
   for key, text in assignments:
     *parents, last = key.split(".")
     node = tree
@@ -106,6 +104,15 @@ def override(config: ml_collections.ConfigDict, assignments: Iterable[tuple[str,
     raise ConfigError(
       f"no config: {error}", kept=UNTOUCHED, do="write a block's settings one by one"
     ) from None
+
+
+def _copied(value):
+  """Blocks, lists and tuples anew, each of its own: a file may write one dict into two stages."""
+  if isinstance(value, dict | ml_collections.ConfigDict):
+    return {key: _copied(child) for key, child in value.items()}
+  if isinstance(value, list | tuple):
+    return type(value)(_copied(child) for child in value)
+  return value
 
 
 def _descend(node, part: str, key: str):

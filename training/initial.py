@@ -60,9 +60,14 @@ def _adopted(adopt, fresh, before):
   Raises:
     ConfigError: what came before is of another model.
   """
-  own = {name: tree for name, tree in fresh.items() if name != lora.GROUP}
+  own, theirs = (
+    {name: tree for name, tree in params.items() if name != lora.GROUP}
+    for params in (fresh, before)
+  )
   try:
-    found = adopt(own, {name: tree for name, tree in before.items() if name != lora.GROUP})
+    found = adopt(own, theirs)
+    if not _any_taken(own, theirs) and adopt is _take_over:
+      raise ValueError("no parameter has a name and a shape of the stage's before")
   except ValueError as error:
     raise ConfigError(
       f"config.model: {error}",
@@ -132,3 +137,9 @@ def _take_over(fresh, before):
   return {
     name: _take_over(tree, before[name]) if name in before else tree for name, tree in fresh.items()
   }
+
+
+def _any_taken(fresh, before) -> bool:
+  if not isinstance(fresh, Mapping):
+    return before.shape == fresh.shape
+  return any(name in before and _any_taken(tree, before[name]) for name, tree in fresh.items())
