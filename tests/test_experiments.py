@@ -72,6 +72,7 @@ def test_from_the_command_line_to_the_report(path, tmp_path, capsys):
   before = (tmp_path / "evaluation.json").read_text()
   assert launch.main(["evaluate", f"--workdir={tmp_path}"]) == 0
   assert (tmp_path / "evaluation.json").read_text() == before
+  (tmp_path / ".default.json").write_text("{")  # what a report only adds to what it says
   assert launch.main(["report", f"--workdir={tmp_path}"]) == 0
   capsys.readouterr()
   status = launch.main(["sample", f"--workdir={tmp_path}", "--count=3", "--seed=1"])

@@ -253,11 +253,14 @@ def finish(workdir: Workdir, machine: Machine, state: steps.State, events: Write
 
 
 def _report(workdir: Workdir):
-  default = workdir / ".default.json"
+  try:
+    default = json.loads((workdir / ".default.json").read_text(encoding="utf-8"))
+  except (OSError, ValueError, RecursionError):
+    default = None  # the report says less: not which settings are other than the file's
   stages = build(workdirs.read_config(workdir.path)).stages
   return html.write(
     workdir.path,
-    default_config=json.loads(default.read_text()) if default.exists() else None,
+    default_config=default if isinstance(default, dict) else None,
     warnings=sentinels.warnings(stages, workdirs.read_rows(workdir / "metrics.jsonl")),
   )
 
