@@ -27,6 +27,7 @@ def test_what_a_mutant_takes_out_is_there_once(mutant):
   assert text.count(mutant["old"]) == 1
   assert mutant["old"] != mutant["new"]
   assert (ROOT / mutant["test"].split("::")[0].split(" -k ")[0]).is_file()
+  assert "'" not in mutant["test"]  # no shell reads it
 
 
 @pytest.fixture(scope="session")
