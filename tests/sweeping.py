@@ -53,6 +53,10 @@ def sweep_seeds():
   return grid({"seed": range(3)})
 
 
+def sweep_twenty():
+  return grid({"seed": range(10), "task.beta": (1.0, 2.0)})
+
+
 def sweep_bad():
   return grid({"optimizer.learning_rate": (1e-3, 1e30, 1e-2)})
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -200,6 +201,41 @@ def test_a_killed_sweep_goes_on_where_it_was(experiment, tmp_path):
   assert alone.returncode == 0, alone.stderr
   wanted = (tmp_path / "alone" / "metrics.jsonl").read_bytes()
   assert (folder / "trials/0001/metrics.jsonl").read_bytes() == wanted
+
+
+@pytest.mark.deep
+def test_ten_kills_change_nothing_in_the_table_of_twenty_trials(experiment, tmp_path):
+  words = ["--sweep=twenty", "--jobs=2", "--retries=10", "--config.training.steps=500"]
+  words += ["--config.training.eval_every=250", "--config.training.checkpoint_every=100"]
+  words = ["sweep", f"--config={experiment}:smoke", *words]
+  assert launch(*words, f"--workdir={tmp_path / 'whole'}").returncode == 0
+  folder, chance, killed = tmp_path / "killed", random.Random(0), 0
+  while killed < 10:
+    process = begun(*words, f"--workdir={folder}")
+    until(lambda found=process: workers(folder) or found.poll() is not None, "workers run")
+    assert process.poll() is None, f"ended after {killed} kills"
+    time.sleep(chance.uniform(4.0, 12.0))
+    # A worker, which is tried again, or all: the controller's orphans save and end.
+    running = workers(folder)
+    if killed % 3 and running:
+      os.kill(chance.choice(running), signal.SIGKILL)
+      time.sleep(2.0)
+      killed += 1
+    process.kill()
+    process.communicate(timeout=LIMIT)
+    killed += 1
+    until(lambda: not workers(folder), "the orphans have ended")
+  done = launch(*words, f"--workdir={folder}")
+  assert done.returncode == 0, done.stderr
+  assert states(folder) == ["done"] * 20
+  for name in ("metrics.jsonl", "evaluation.json"):
+    for trial in sorted((folder / "trials").iterdir()):
+      wanted = tmp_path / "whole/trials" / trial.name / name
+      assert (trial / name).read_bytes() == wanted.read_bytes(), f"{trial.name} {name}"
+  values = [
+    [entry.value for entry in entries(tmp_path / one).values()] for one in ("whole", "killed")
+  ]
+  assert values[0] == values[1]
 
 
 def test_a_worker_that_dies_or_hangs_costs_its_trial_alone(experiment, tmp_path):
