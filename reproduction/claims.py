@@ -203,8 +203,9 @@ def _others(claim: Claim, setting: Overrides) -> list[Overrides]:
 
 
 def label(overrides: Overrides) -> str:
-  """Overrides in words: "task.beta=4, model.latents=8"."""
-  return ", ".join(f"{name}={value}" for name, value in overrides.items()) or "the config as it is"
+  """Overrides in words: "task.beta=4, model.latents=8"; a tuple as the list that a record has."""
+  recorded = json.loads(json.dumps(overrides))
+  return ", ".join(f"{name}={value}" for name, value in recorded.items()) or "the config as it is"
 
 
 def needed(claim: Claim) -> list[Overrides]:

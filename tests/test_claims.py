@@ -716,6 +716,10 @@ def test_an_interval_that_leans_is_shown_by_its_ends():
   assert tables.number(statistics.Interval(1.0, 0.62, 2.18, 1.0, 5)) == "1.0 [0.6, 2.2]"
 
 
+def test_a_verdict_reads_the_same_before_and_after_it_is_recorded():
+  assert claims.label({"model.lora.targets": ()}) == claims.label({"model.lora.targets": []})
+
+
 def test_the_records_of_this_repository_bear_their_tables_out():
   found = records.all_records()
   if not found:
