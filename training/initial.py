@@ -39,7 +39,7 @@ def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.St
   stored = _stored(stage)
   inputs = model_inputs(stage)
   # A model may take an earlier stage's parameters over in a way of its own.
-  adopt = stage.model.adopt if hasattr(stage.model, "adopt") else _take_over
+  adopt = stage.model.adopt if hasattr(stage.model, "adopt") else _by_name
 
   def init(key, before):
     model_key, rng = jax.random.fold_in(key, _MODEL), jax.random.fold_in(key, _STEPS)
@@ -66,8 +66,6 @@ def _adopted(adopt, fresh, before):
   )
   try:
     found = adopt(own, theirs)
-    if not _any_taken(own, theirs) and adopt is _take_over:
-      raise ValueError("no parameter has a name and a shape of the stage's before")
   except ValueError as error:
     raise ConfigError(
       f"config.model: {error}",
@@ -128,6 +126,17 @@ def _stored(stage: Stage):
     spec = stage.source.spec()
   count = stage.program.examples
   return {k: jax.ShapeDtypeStruct((count, *v.shape), v.dtype) for k, v in spec.items()}
+
+
+def _by_name(fresh, before):
+  """How a model adopts that has no way of its own.
+
+  Raises:
+    ValueError: there is nothing to take over.
+  """
+  if not _any_taken(fresh, before):
+    raise ValueError("no parameter has a name and a shape of the stage's before")
+  return _take_over(fresh, before)
 
 
 def _take_over(fresh, before):
