@@ -720,6 +720,21 @@ def smoke(experiment, *overrides):
   return build.build(config.override(found, overrides))
 
 
+def stages():
+  """Every stage of every experiment; `deep` where an earlier one has its model and its task."""
+  seen = set()
+  for experiment in EXPERIMENTS:
+    for index, stage in enumerate(smoke(experiment).stages):
+      kind = (type(stage.model), type(stage.task))
+      name = experiment.removeprefix("experiments/")
+      marks = [pytest.mark.deep] if kind in seen else []
+      yield pytest.param(experiment, index, id=f"{name}-{stage.name}", marks=marks)
+      seen.add(kind)
+
+
+every_stage = pytest.mark.parametrize(("experiment", "index"), list(stages()))
+
+
 def stored_batch(stage, examples, seed=0):
   """Random examples as the source stores them, so that no data need be here."""
   generator = np.random.default_rng(seed)
@@ -755,23 +770,23 @@ def test_there_are_experiments():
   assert len(EXPERIMENTS) >= 7
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_parameter_of_every_phase_receives_a_gradient(experiment):
-  for stage in smoke(experiment).stages:
-    params, mutable = started(stage)
-    batch = seen(stage, 16)
-    for phase in stage.program.phases:
-      grads, loss, _, _ = gradients(phase, params, mutable, batch)
-      assert np.isfinite(loss)
-      groups = set(phase.trains or params)
-      assert set(grads) == groups, f"{stage.name} {phase.name}"
-      for path, leaf in jax.tree.leaves_with_path(grads):
-        where = f"{stage.name} {phase.name} {jax.tree_util.keystr(path)}"
-        assert np.isfinite(leaf).all(), where
-        if _is_idle(stage, phase, path):
-          assert not np.any(leaf), where
-        else:
-          assert np.any(leaf), f"{where} receives no gradient"
+@every_stage
+def test_every_parameter_of_every_phase_receives_a_gradient(experiment, index):
+  stage = smoke(experiment).stages[index]
+  params, mutable = started(stage)
+  batch = seen(stage, 16)
+  for phase in stage.program.phases:
+    grads, loss, _, _ = gradients(phase, params, mutable, batch)
+    assert np.isfinite(loss)
+    groups = set(phase.trains or params)
+    assert set(grads) == groups, phase.name
+    for path, leaf in jax.tree.leaves_with_path(grads):
+      where = f"{phase.name} {jax.tree_util.keystr(path)}"
+      assert np.isfinite(leaf).all(), where
+      if _is_idle(stage, phase, path):
+        assert not np.any(leaf), where
+      else:
+        assert np.any(leaf), f"{where} receives no gradient"
 
 
 _BELOW_HEAD = ("patch", "class", "position", "encoder", "final", "representation")
@@ -800,28 +815,23 @@ def _is_idle(stage, phase, path):
   )
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_bfloat16_is_of_activations_only(experiment):
-  settings = ("training.dtype", "bfloat16")
-  if len(smoke(experiment).stages) > 1:
-    count = len(smoke(experiment).stages)
-    settings = [(f"stages.{i}.{settings[0]}", settings[1]) for i in range(count)]
-  else:
-    settings = [settings]
-  halves, wholes = smoke(experiment, *settings).stages, smoke(experiment).stages
-  for half, whole in zip(halves, wholes, strict=True):
-    assert half.model.dtype == jnp.bfloat16
-    params, mutable = started(half)
-    assert _kinds_of_floats(params, mutable) == {jnp.dtype("float32")}
-    batch = seen(half, 16)
-    for phase, exact in zip(half.program.phases, whole.program.phases, strict=True):
-      grads, loss, after, metrics = gradients(phase, params, mutable, batch)
-      assert _kinds_of_floats(grads, loss, after, metrics) == {jnp.dtype("float32")}
-      expected_grads, expected, *_ = gradients(exact, params, mutable, batch)
-      assert abs(float(loss) / float(expected) - 1) < 0.02, f"{half.name} {phase.name}"
-      # Otherwise nothing here was computed in bfloat16.
-      pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True)
-      assert any(np.any(a != b) for a, b in pairs)
+@every_stage
+def test_bfloat16_is_of_activations_only(experiment, index):
+  whole = smoke(experiment).stages[index]
+  place = f"stages.{index}." if len(smoke(experiment).stages) > 1 else ""
+  half = smoke(experiment, (f"{place}training.dtype", "bfloat16")).stages[index]
+  assert half.model.dtype == jnp.bfloat16
+  params, mutable = started(half)
+  assert _kinds_of_floats(params, mutable) == {jnp.dtype("float32")}
+  batch = seen(half, 16)
+  for phase, exact in zip(half.program.phases, whole.program.phases, strict=True):
+    grads, loss, after, metrics = gradients(phase, params, mutable, batch)
+    assert _kinds_of_floats(grads, loss, after, metrics) == {jnp.dtype("float32")}
+    expected_grads, expected, *_ = gradients(exact, params, mutable, batch)
+    assert abs(float(loss) / float(expected) - 1) < 0.02, phase.name
+    # Otherwise nothing here was computed in bfloat16.
+    pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(expected_grads), strict=True)
+    assert any(np.any(a != b) for a, b in pairs)
 
 
 def _kinds_of_floats(*trees):
@@ -901,26 +911,22 @@ def _rounding(stage) -> float:
   return 5e-6 if isinstance(stage.task, replies.Aligned) else 1e-6
 
 
-@pytest.mark.parametrize(
-  "experiment", [e for e in EXPERIMENTS if not e.startswith("experiments/convnet")]
-)
-def test_padding_changes_no_loss_metric_or_gradient(experiment):
-  # Not for networks that normalise over the batch: while training, a padded row would count in
-  # their statistics. The data room never pads a training batch.
-  for stage in smoke(experiment).stages:
-    params, mutable = started(stage)
-    if "batch_stats" in mutable:
-      continue
-    batch = seen(stage, 6)
-    for phase in stage.program.phases:
-      grads, loss, _, metrics = gradients(phase, params, mutable, batch)
-      again = gradients(phase, params, mutable, padded(batch, 2))
-      numbers = (loss, metrics)
-      # The mean of whitened advantages is zero but for rounding.
-      floor = 1e-2 * largest(numbers) if isinstance(stage.task, replies.Aligned) else 1e-6
-      close((again[1], again[3]), numbers, rtol=_rounding(stage), floor=floor)
-      # A bias of keys shifts all of a query's logits alike: its gradient is zero but for rounding.
-      close(again[0], grads, rtol=1e-5, floor=1e-3 * largest(grads))
+@every_stage
+def test_padding_changes_no_loss_metric_or_gradient(experiment, index):
+  stage = smoke(experiment).stages[index]
+  params, mutable = started(stage)
+  if "batch_stats" in mutable:
+    pytest.skip("normalises over the batch, and the data room never pads a training batch")
+  batch = seen(stage, 12)
+  for phase in stage.program.phases:
+    grads, loss, _, metrics = gradients(phase, params, mutable, batch)
+    again = gradients(phase, params, mutable, padded(batch, 4))
+    numbers = (loss, metrics)
+    # The mean of whitened advantages is zero but for rounding.
+    floor = 1e-2 * largest(numbers) if isinstance(stage.task, replies.Aligned) else 1e-6
+    close((again[1], again[3]), numbers, rtol=_rounding(stage), floor=floor)
+    # A bias of keys shifts all of a query's logits alike: its gradient is zero but for rounding.
+    close(again[0], grads, rtol=1e-5, floor=1e-3 * largest(grads))
 
 
 def largest(tree) -> float:
@@ -928,24 +934,24 @@ def largest(tree) -> float:
   return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_padding_changes_no_measure(experiment):
-  for stage in smoke(experiment).stages:
-    params, mutable = started(stage)
-    batch, rng = seen(stage, 6), jax.random.key(0)
-    del batch["step"]  # which an evaluation does not have
-    measure = jax.jit(stage.task.measure(stage.model))
-    expected = measure(params, mutable, batch, rng)
-    # Whatever the padded rows hold.
-    wider = padded(batch, 2)
-    for name, x in wider.items():
-      if jnp.issubdtype(x.dtype, jnp.floating) and name != "mask":
-        wider[name] = x.at[-2:].set(jnp.nan)
-    found = measure(params, mutable, wider, rng)
-    assert "loss" in found
-    close(found, expected, rtol=_rounding(stage))
-    if not {"tokens", "target", "words"} & set(batch):  # those count tokens
-      assert all(float(m.count) == 6 for m in found.values())
+@every_stage
+def test_padding_changes_no_measure(experiment, index):
+  stage = smoke(experiment).stages[index]
+  params, mutable = started(stage)
+  batch, rng = seen(stage, 6), jax.random.key(0)
+  del batch["step"]  # which an evaluation does not have
+  measure = jax.jit(stage.task.measure(stage.model))
+  expected = measure(params, mutable, batch, rng)
+  # Whatever the padded rows hold.
+  wider = padded(batch, 2)
+  for name, x in wider.items():
+    if jnp.issubdtype(x.dtype, jnp.floating) and name != "mask":
+      wider[name] = x.at[-2:].set(jnp.nan)
+  found = measure(params, mutable, wider, rng)
+  assert "loss" in found
+  close(found, expected, rtol=_rounding(stage))
+  if not {"tokens", "target", "words"} & set(batch):  # those count tokens
+    assert all(float(m.count) == 6 for m in found.values())
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)

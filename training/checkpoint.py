@@ -43,6 +43,8 @@ _META = {"stage": str, "step": int, "devices": int, "parallel": str, "best": flo
 _QUARANTINE = "quarantine"
 _COMMITTED = "committed"
 _LATEST, _BEST, _FROZEN = "latest", "best", "frozen"
+# Threads that await a folder which a full disk refused keep the process alive for minutes.
+_FOLDERS_FIRST = ocp.options.AsyncOptions(create_directories_asynchronously=False)
 _UNFINISHED = re.compile(r".*\.orbax-checkpoint-tmp.*|\..*\.old")
 
 
@@ -326,7 +328,9 @@ class _Writer:
         self._sweep()
     together = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=directory.name)
     # Processes wait for one another by name, and writers save at the same time.
-    self._orbax = ocp.AsyncCheckpointer(_handler(together), multiprocessing_options=together)
+    self._orbax = ocp.AsyncCheckpointer(
+      _handler(together), multiprocessing_options=together, async_options=_FOLDERS_FIRST
+    )
     self._sealing = concurrent.futures.ThreadPoolExecutor(1, "seal")
 
   def _sweep(self):
@@ -433,7 +437,9 @@ def _kind(best: bool) -> str:
 
 def _handler(together: ocp.options.MultiprocessingOptions) -> ocp.CompositeCheckpointHandler:
   return ocp.CompositeCheckpointHandler(
-    composite_options=ocp.CompositeOptions(multiprocessing_options=together)
+    composite_options=ocp.CompositeOptions(
+      multiprocessing_options=together, async_options=_FOLDERS_FIRST
+    )
   )
 
 
