@@ -475,6 +475,7 @@ def test_ray_of_this_machine_alone_is_started_without_a_fork(jobs, tmp_path):
 # Whole sweeps
 
 
+@pytest.mark.deep
 def test_a_sweep_loses_nothing_with_a_ray_node(cluster, tmp_path):
   experiment, folder = sweeping.write_experiment(tmp_path), tmp_path / "sweep"
   node = cluster.add_node(num_cpus=1)

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -10,19 +11,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 
 from training.workdir import read_rows
 
-# Dropout, shuffling, an average, two optimizers, BatchNorm: whatever a state can hold.
+# Dropout, shuffling, an average, two optimizers, BatchNorm, stages: whatever a state can hold.
 SEAMS = {
   "vae": ("experiments/vae/gaussian_digits.py:smoke", "training.ema_decay=0.5"),
   "gan": ("experiments/gan/mlp_digits.py:smoke",),
   "resnet": ("experiments/convnet/resnet_digits.py:smoke",),
+  "transformer": ("experiments/transformer/masked_kjv.py:smoke", "model.dropout=0.1"),
   "bert": ("experiments/bert/distil_kjv.py:smoke",),
 }
+_DEEP = {"bert"}  # three stages a run; test_verify.py kills one of its family on every commit
 STEPS = ("training.steps=12", "training.log_every=2", "training.eval_every=3")
 STEPS += ("training.checkpoint_every=2",)
 _LONGEST = 300  # seconds of one process, on a machine that has other things to do
@@ -58,14 +62,22 @@ def rows_are_unique(path):
   return len(set(places)) == len(places) and places == sorted(places, key=lambda place: place[0])
 
 
-@pytest.fixture(scope="module", params=SEAMS)
-def whole(request, tmp_path_factory):
+@functools.cache
+def uninterrupted(seam):
+  """(what a run ends with that nothing interrupts, the points that it passes)."""
+  with tempfile.TemporaryDirectory() as folder:
+    trace = pathlib.Path(folder, "points")
+    status, said, error = trains(f"{folder}/run", seam, FAULT_TRACE=str(trace))
+    assert status == 0, error
+    return json.loads(said[0]), collections.Counter(trace.read_text().split())
+
+
+@pytest.fixture(
+  params=[pytest.param(seam, marks=[pytest.mark.deep] * (seam in _DEEP)) for seam in SEAMS]
+)
+def whole(request):
   """(seam, what a run ends with that nothing interrupts, the points that it passes)."""
-  folder = tmp_path_factory.mktemp(request.param)
-  trace = folder / "points"
-  status, said, error = trains(folder / "run", request.param, FAULT_TRACE=str(trace))
-  assert status == 0, error
-  return request.param, json.loads(said[0]), collections.Counter(trace.read_text().split())
+  return request.param, *uninterrupted(request.param)
 
 
 # Before and after what makes a save last, and in the middle of what follows from it.
@@ -111,7 +123,7 @@ def test_killed_while_it_recovers(whole, tmp_path, depth):
 
 @pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.deep)])
 def test_killed_at_any_time(whole, tmp_path, kills):
-  """Four families: a hundred kills with -m deep."""
+  """Five families: 125 kills with -m deep."""
   seam, wanted, _ = whole
   chance, killed, attempt = random.Random(f"{seam} {kills}"), 0, 0
   while killed < kills:
@@ -162,7 +174,7 @@ def test_a_signal_in_any_phase_saves_and_says_so(tmp_path, phase, action):
   assert error.startswith("error[INTERRUPTED]: stopped at step")
   kept = newest(tmp_path / "run")
   assert f"step {kept};" in error
-  assert end(tmp_path / "run", "vae") == end(tmp_path / "whole", "vae")
+  assert end(tmp_path / "run", "vae") == uninterrupted("vae")[0]
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
@@ -255,7 +267,7 @@ def test_memory_that_runs_out_is_said_in_a_line_and_costs_no_more(tmp_path):
   assert "1024 bytes" in said
   assert "training.microbatches" in said
   assert "Traceback" not in error
-  assert end(tmp_path / "run", "vae") == end(tmp_path / "whole", "vae")
+  assert end(tmp_path / "run", "vae") == uninterrupted("vae")[0]
 
 
 def test_what_stands_still_is_ended_with_its_stacks(tmp_path):
