@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import jax
 
 from evaluation import importance
+from models.layers.numerics import log_sum_exp
 from models.vae import Output
 from tasks import elbo
 from tasks.objective import Call, Examples, Mean, Phase, applied
@@ -76,7 +77,7 @@ class Task(elbo.Task):
       return Mean.over(-log_w_KB.mean(0), batch["mask"])
     # Differentiated as it is: its gradient is the sum of softmax(log w) times the gradients of
     # log w (eq. 13 and 14), with the softmax constant.
-    bound_B = jax.nn.logsumexp(log_w_KB, axis=0) - math.log(self.samples)
+    bound_B = log_sum_exp(log_w_KB, 0) - math.log(self.samples)
     return Mean.over(-bound_B, batch["mask"])
 
   def likelihood(self, call: Call, log_weights_KN, test: Examples) -> dict[str, float]:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from models.layers import batch_axis
+from models.layers.numerics import log_sum_exp
 from models.vae import Gaussian, Layer
 from tasks import elbo
 from tasks.objective import Mean
@@ -66,8 +67,8 @@ def decomposed(layer: Layer, mask_B: jax.Array) -> dict[str, jax.Array]:
   # A padded example is no part of the mixture, whatever it holds.
   log_q_BM = jnp.where(mask_M > 0, log_q_BMZ.sum(-1), -jnp.inf)
   log_q_BMZ = jnp.where(mask_M[:, None] > 0, log_q_BMZ, -jnp.inf)
-  log_q_z_B = jax.nn.logsumexp(log_q_BM, axis=1) - log_M
-  log_product_B = (jax.nn.logsumexp(log_q_BMZ, axis=1) - log_M).sum(-1)
+  log_q_z_B = log_sum_exp(log_q_BM, 1) - log_M
+  log_product_B = (log_sum_exp(log_q_BMZ, 1) - log_M).sum(-1)
   return {
     "mutual_information": elbo.log_density(z_BZ, posterior) - log_q_z_B,
     "total_correlation": log_q_z_B - log_product_B,

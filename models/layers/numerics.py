@@ -17,6 +17,19 @@ def exp_then_line(x: jax.Array) -> jax.Array:
   return jnp.exp(jnp.minimum(x, LARGEST_EXPONENT)) * (1 + jnp.maximum(x - LARGEST_EXPONENT, 0))
 
 
+def log_sum_exp(values: jax.Array, axis: int) -> jax.Array:
+  """log(sum(exp(values))) along `axis`, of values as large as float32 has; some may be -inf.
+
+  XLA may compute the values anew in each loop that reads them, rounded otherwise. One of 1e12 then
+  exceeds the greatest by 1e5, and the exponential of that, as in `jax.nn.logsumexp`, is infinite.
+  """
+  greatest = jax.lax.stop_gradient(values.max(axis, keepdims=True))
+  greatest = jnp.where(jnp.isfinite(greatest), greatest, 0.0)
+  below = values - greatest
+  below -= jax.lax.stop_gradient(jnp.maximum(below, 0.0))  # the slope stays 1
+  return jnp.log(jnp.exp(below).sum(axis)) + greatest.squeeze(axis)
+
+
 def softmax_terms(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(the greatest of logits [..., K], the log of the sum of exp(logits - greatest)), each [...].
 
