@@ -228,21 +228,25 @@ def test_the_best_checkpoint_never_evicts_the_resume_point(tmp_path):
   assert {p.name for p in (tmp_path / "checkpoints/latest").iterdir()} == {"5", "6"}
 
 
-@pytest.mark.parametrize("seam", ["vae", "gan"])
-def test_another_device_count_goes_on_and_says_so(seam, tmp_path, capsys):
-  found = experiment(seam, **{"data.batch_size": "16", "training.mesh.data": "4"})
-  fit(found, tmp_path)
+@pytest.mark.parametrize("seam", ["vae", pytest.param("gan", marks=pytest.mark.deep)])
+def test_other_device_counts_go_on_and_say_so(seam, tmp_path, capsys):
+  """100 steps on 4 devices, or on 4, then 2, then 1: the same examples, up to rounding."""
+  long = {"data.batch_size": "16", "training.keep": "9", "training.checkpoint_every": "20"}
+  long |= {"training.steps": "100", "training.eval_every": "50"}
+  fit(experiment(seam, **long, **{"training.mesh.data": "4"}), tmp_path)
   four = read_rows(tmp_path / "metrics.jsonl")
-  for step in ("4", "5", "6"):
-    shutil.rmtree(tmp_path / "checkpoints/latest" / step)
-  fewer = experiment(seam, **{"data.batch_size": "16", "training.mesh.data": "2"})
-  capsys.readouterr()
-  fit(fewer, tmp_path)
-  assert "not bitwise" in capsys.readouterr().out
-  for a, b in zip(four, read_rows(tmp_path / "metrics.jsonl"), strict=True):
-    assert a.keys() == b.keys()
+  for devices, last in (("2", 40), ("1", 60)):
+    for step in (tmp_path / "checkpoints/latest").iterdir():
+      if int(step.name) > last:
+        shutil.rmtree(step)
+    capsys.readouterr()
+    fit(experiment(seam, **long, **{"training.mesh.data": devices}), tmp_path)
+    assert "not bitwise" in capsys.readouterr().out
+  changed = read_rows(tmp_path / "metrics.jsonl")
+  assert [list(row) for row in changed] == [list(row) for row in four]
+  for a, b in zip(four, changed, strict=True):
     for name, value in a.items():
-      assert b[name] == (pytest.approx(value, rel=1e-4) if isinstance(value, float) else value)
+      assert b[name] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), a
 
 
 def test_a_second_writer_is_refused(tmp_path):
