@@ -908,7 +908,7 @@ def padded(batch, rows):
 
 def _rounding(stage) -> float:
   """A divergence is the difference of two log probabilities of whole replies."""
-  return 5e-6 if isinstance(stage.task, replies.Aligned) else 1e-6
+  return 2e-5 if isinstance(stage.task, replies.Aligned) else 1e-6
 
 
 @every_stage
