@@ -78,7 +78,13 @@ def bits(state):
   return {name: checkpoint.fingerprint(leaf) for name, leaf in checkpoint.leaves(to_host(state))}
 
 
-@pytest.mark.parametrize("case", CASES)
+def cases(*every):
+  """All of them, of which those that are not named take `-m deep`."""
+  deep = lambda case: [] if case in every else [pytest.mark.deep]  # noqa: E731
+  return pytest.mark.parametrize("case", [pytest.param(c, marks=deep(c)) for c in CASES])
+
+
+@cases("vae", "gan")
 def test_one_after_another_is_bit_identical_to_alone(case, tmp_path):
   found = experiments(case)
   assert len({experiment.structure for experiment in found}) == 1
@@ -108,7 +114,7 @@ def test_numbers_reach_the_compiled_step(tmp_path):
   assert len(set(losses)) == 3
 
 
-@pytest.mark.parametrize("case", CASES)
+@cases("vae", "stacked")
 def test_at_once_equals_alone(case, tmp_path):
   found = experiments(case)
   fit(found, [tmp_path / f"at_once{i}" for i in range(len(found))], Machines(len(found)))

@@ -283,7 +283,13 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+  "number",
+  [
+    signal.SIGTERM,
+    *(pytest.param(n, marks=pytest.mark.deep) for n in (signal.SIGINT, signal.SIGKILL)),
+  ],
+)
 def test_a_signal_to_the_real_command(number, tmp_path):
   """SIGINT and SIGTERM save and exit 75; SIGKILL loses nothing that was saved."""
   process = launch(*LONG, f"--workdir={tmp_path}")

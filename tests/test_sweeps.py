@@ -130,6 +130,7 @@ def test_a_wrong_sweep_is_refused_before_anything_runs(experiment, tmp_path):
   assert "did you mean 'bad'" in done.stderr
 
 
+@pytest.mark.deep
 def test_vectorised_equals_one_after_another_and_a_process_each(experiment, tmp_path):
   values = {}
   for way in ("sequential", "vectorised", "off"):
