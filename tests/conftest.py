@@ -4,6 +4,7 @@ Dtype promotion is not strict here, because Optax's own arithmetic is not; test_
 every loss, transform and measure of ours under strict promotion.
 """
 
+import gc
 import os
 import pathlib
 import sys
@@ -25,8 +26,17 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax  # noqa: E402 - after its environment
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+  """A process that keeps thousands of compiled programs grows by gigabytes, and slows down."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 def pytest_configure(config):

@@ -262,12 +262,12 @@ class Mutator:
       case "empty":
         target.mkdir()
       case "half":
-        shutil.copytree(whole, target)
+        shutil.copytree(whole, target, symlinks=True)
         for file in sorted(target.rglob("*")):
           if file.is_file() and self.random.random() < 0.5:
             file.unlink()
       case "whole":
-        shutil.copytree(whole, target)
+        shutil.copytree(whole, target, symlinks=True)
       case "file":
         target.write_bytes(self.random.randbytes(100))
 
