@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import sys
+from collections.abc import Collection
 
 _CONFIG_HELP = """\
 A config is an experiment file, then optionally a variant: FILE.py:small. Any of its settings, and
@@ -12,7 +13,8 @@ any field of the class that reads them, can be overridden: --config.optimizer.le
 
 
 def main(argv: list[str]) -> int:
-  parser = _parser()
+  parser, commands = _parser()
+  _check_command(parser, commands, argv)
   args, rest = parser.parse_known_args(argv)
   debug = args.debug
   # Imported late: --help must answer at once, and JAX alone takes half a second.
@@ -37,7 +39,8 @@ def main(argv: list[str]) -> int:
     return stopped.status
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+  """The command line, and the names of its commands."""
   # Without abbreviations, of which --workdi would be one.
   parser = argparse.ArgumentParser(
     prog="launch.py", description=__doc__, epilog=_CONFIG_HELP, allow_abbrev=False
@@ -136,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
   sub = command("work", _work, "run the trials that a sweep gave to a job; engines call this")
   workdir(sub)
   sub.add_argument("--job", required=True, help="the job's name")
-  return parser
+  return parser, commands.choices
 
 
 def _prompt_options(sub: argparse.ArgumentParser):
@@ -226,6 +229,18 @@ def _engine_options(sub: argparse.ArgumentParser):
   sub.add_argument(
     "--max-failures", type=int, default=argparse.SUPPRESS, help="that stop the sweep (0: none do)"
   )
+
+
+def _check_command(parser, commands: Collection[str], argv: list[str]):
+  """Before argparse does, which names no likeliest one."""
+  name = next((word for word in argv if not word.startswith("-")), None)
+  if name is not None and name not in commands:
+    from training.config import nearest
+
+    parser.error(
+      f"there is no command {name[:80]!r}{nearest(name, commands)} (choose from"
+      f" {', '.join(commands)})"
+    )
 
 
 def _overrides(parser, rest: list[str], known) -> list[tuple[str, str]]:

@@ -259,6 +259,19 @@ def test_typos_of_blocks_are_refused_with_the_right_name(key, right):
   assert f"did you mean '{right}'" in line
 
 
+def test_typos_of_commands_are_refused_with_the_right_name(capsys):
+  _, commands = launch._parser()
+  assert len(commands) > 8
+  for name in commands:
+    for typo in sorted({edit for edit in edits(name) if edit} - set(commands)):
+      with pytest.raises(SystemExit) as stopped:
+        launch.main([typo, "--workdir=w"])
+      assert stopped.value.code == 2
+      line = capsys.readouterr().err.splitlines()[-1]
+      meant = line.partition("; did you mean ")[2].partition("?")[0]
+      assert repr(name) in meant, line  # 'eport' is as near to 'export' as to 'report'
+
+
 def test_a_message_is_one_line_whatever_it_quotes():
   assert "config.se d" in refused(tree_of(VAE) | {"se\n\t d": 1})
 

@@ -348,7 +348,7 @@ def test_every_option_with_a_letter_wrong_is_answered(cli, argv):
 
 
 def _options(command: str) -> list[str]:
-  args, _ = launch._parser().parse_known_args([command, "--workdir=w", f"--config={VAE}"])
+  args, _ = launch._parser()[0].parse_known_args([command, "--workdir=w", f"--config={VAE}"])
   return list(args.known)
 
 
