@@ -20,14 +20,19 @@ def exp_then_line(x: jax.Array) -> jax.Array:
 def log_sum_exp(values: jax.Array, axis: int) -> jax.Array:
   """log(sum(exp(values))) along `axis`, of values as large as float32 has; some may be -inf.
 
-  XLA may compute the values anew in each loop that reads them, rounded otherwise. One of 1e12 then
-  exceeds the greatest by 1e5, and the exponential of that, as in `jax.nn.logsumexp`, is infinite.
+  XLA may compute the values anew in each loop that reads them, rounded otherwise. Those of 1e12 then
+  differ from the greatest, which is one of them, by 1e5 either way, and the exponential of that, as
+  in `jax.nn.logsumexp`, is infinite or leaves nothing to take the logarithm of.
   """
   greatest = jax.lax.stop_gradient(values.max(axis, keepdims=True))
-  greatest = jnp.where(jnp.isfinite(greatest), greatest, 0.0)
+  known = jnp.isfinite(greatest)
+  greatest = jnp.where(known, greatest, 0.0)
   below = values - greatest
-  below -= jax.lax.stop_gradient(jnp.maximum(below, 0.0))  # the slope stays 1
-  return jnp.log(jnp.exp(below).sum(axis)) + greatest.squeeze(axis)
+  # What rounding has lost is put back as a constant, so that no slope changes.
+  below -= jax.lax.stop_gradient(jnp.maximum(below, 0.0))
+  total = jnp.exp(below).sum(axis, keepdims=True)
+  total += jax.lax.stop_gradient(jnp.where(known, jnp.maximum(1 - total, 0.0), 0.0))
+  return (jnp.log(total) + greatest).squeeze(axis)
 
 
 def softmax_terms(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
