@@ -20,9 +20,9 @@ def exp_then_line(x: jax.Array) -> jax.Array:
 def log_sum_exp(values: jax.Array, axis: int) -> jax.Array:
   """log(sum(exp(values))) along `axis`, of values as large as float32 has; some may be -inf.
 
-  XLA may compute the values anew in each loop that reads them, rounded otherwise. Those of 1e12 then
-  differ from the greatest, which is one of them, by 1e5 either way, and the exponential of that, as
-  in `jax.nn.logsumexp`, is infinite or leaves nothing to take the logarithm of.
+  XLA may compute the values anew in each loop that reads them, rounded otherwise. Those of 1e12
+  then differ from the greatest, which is one of them, by 1e5 either way, and the exponential of
+  that, as in `jax.nn.logsumexp`, is infinite or leaves nothing to take the logarithm of.
   """
   greatest = jax.lax.stop_gradient(values.max(axis, keepdims=True))
   known = jnp.isfinite(greatest)
