@@ -720,19 +720,27 @@ def smoke(experiment, *overrides):
   return build.build(config.override(found, overrides))
 
 
-def stages():
-  """Every stage of every experiment; `deep` where an earlier one has its model and its task."""
+def stages(kind):
+  """Every stage of every experiment; `deep` where an earlier one is of its kind."""
   seen = set()
   for experiment in EXPERIMENTS:
     for index, stage in enumerate(smoke(experiment).stages):
-      kind = (type(stage.model), type(stage.task))
-      name = experiment.removeprefix("experiments/")
-      marks = [pytest.mark.deep] if kind in seen else []
+      found, name = kind(stage), experiment.removeprefix("experiments/")
+      marks = [pytest.mark.deep] if found in seen else []
       yield pytest.param(experiment, index, id=f"{name}-{stage.name}", marks=marks)
-      seen.add(kind)
+      seen.add(found)
 
 
-every_stage = pytest.mark.parametrize(("experiment", "index"), list(stages()))
+def family(stage):
+  return type(stage.model).__module__.rpartition(".")[0]
+
+
+def model_and_task(stage):
+  return type(stage.model), type(stage.task)
+
+
+every_stage = pytest.mark.parametrize(("experiment", "index"), [*stages(model_and_task)])
+every_family = pytest.mark.parametrize(("experiment", "index"), [*stages(family)])
 
 
 def stored_batch(stage, examples, seed=0):
@@ -815,7 +823,7 @@ def _is_idle(stage, phase, path):
   )
 
 
-@every_stage
+@every_family
 def test_bfloat16_is_of_activations_only(experiment, index):
   whole = smoke(experiment).stages[index]
   place = f"stages.{index}." if len(smoke(experiment).stages) > 1 else ""
