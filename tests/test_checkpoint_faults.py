@@ -136,8 +136,8 @@ class Mutator:
 
   @staticmethod
   def whole(file):
-    """`file`, unless it is a pipe or a device by now: reading such a one never ends."""
-    if not file.is_file():
+    """`file`, unless it is a link, a pipe or a device by now: what is meant is another, or endless."""
+    if file.is_symlink() or not file.is_file():
       raise FileNotFoundError(file)
     return file
 
