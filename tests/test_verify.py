@@ -18,7 +18,7 @@ FAMILIES = {
   "gpt": "gpt_kjv",
   "in_context": "affine",
   "recurrent": "elmo_kjv",
-  "transformer": "t5_kjv",
+  "transformer": "sort",
   "vae": "gaussian_digits",
   "vq": "prior_digits",
 }
