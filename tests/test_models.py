@@ -916,7 +916,7 @@ def padded(batch, rows):
 
 def _rounding(stage) -> float:
   """A divergence is the difference of two log probabilities of whole replies."""
-  return 2e-5 if isinstance(stage.task, replies.Aligned) else 1e-6
+  return 5e-6 if isinstance(stage.task, replies.Aligned) else 1e-6
 
 
 @every_stage
@@ -957,7 +957,9 @@ def test_padding_changes_no_measure(experiment, index):
       wider[name] = x.at[-2:].set(jnp.nan)
   found = measure(params, mutable, wider, rng)
   assert "loss" in found
-  close(found, expected, rtol=_rounding(stage))
+  # One rounding of a reply's log probability, of ten nats, is 8e-6 of a divergence of a tenth.
+  aligned = isinstance(stage.task, replies.Aligned)
+  close(found, expected, rtol=2e-5 if aligned else _rounding(stage))
   if not {"tokens", "target", "words"} & set(batch):  # those count tokens
     assert all(float(m.count) == 6 for m in found.values())
 
