@@ -172,7 +172,7 @@ def our_loop(directory: str):
       checkpoints, events = Checkpoints(workdir / "checkpoints"), Clock(workdir.path)
       try:
         with loop.Stop() as stop:
-          member = loop.Member(stage, 0, workdir, checkpoints, events)
+          member = loop.Member(stage, 0, workdir, checkpoints, events, data={})
           loop.run_stage(Machine(stage, parallel), state, [member], offset=0, stop=stop)
       finally:
         events.close()

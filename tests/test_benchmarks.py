@@ -1,6 +1,8 @@
 """The benchmarks' arithmetic, and that their rivals do the same work."""
 
 import json
+import subprocess
+import sys
 import time
 
 import jax
@@ -115,6 +117,43 @@ def test_flops_are_those_of_the_weights():
   weights = 784 * 400 + 400 * 40 + 20 * 400 + 400 * 784
   images = 784 * 400  # the gradient by the images is not needed
   assert vae_step.flops() == 2 * 128 * (3 * weights - images)
+
+
+def test_our_loop_and_our_steps_still_run(tmp_path, monkeypatch):
+  monkeypatch.setattr(vae_step, "WARM", 200)
+  vae_step.write_idx(tmp_path)
+  assert vae_step.our_loop(str(tmp_path))(100).seconds > 0
+  for fused in (True, False):
+    vae_step.ours(str(tmp_path), fused=fused)(2)
+
+
+# What makes each as short as it can be; a race is one round of a tenth of a second.
+SHORT = {
+  "checkpoint_hashes": ("--megabytes=20", "--repeats=1"),
+  "long_attention": ("--lengths", "2048"),
+  "population": ("--rounds=1", "--steps=20"),
+  "sequence_length": ("--lengths", "16"),
+  "start": ("--repeats=1",),
+}
+RACE = ("--rounds=1", "--seconds=0.1")
+NAMES = sorted(
+  path.stem for path in interleave.ROOT.glob("benchmarks/*.py") if path.stem != "interleave"
+)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", NAMES)
+def test_every_benchmark_runs(name, tmp_path):
+  pytest.importorskip("torch", reason="the rivals are PyTorch's")
+  pytest.importorskip("transformers", reason="and transformers'; requirements-oracles.txt")
+  script = f"benchmarks/{name}.py"
+  races = "interleave.add_options" in (interleave.ROOT / script).read_text()
+  options = (*SHORT.get(name, ()), *(RACE if races else ()), f"--json={tmp_path / 'found.json'}")
+  ended = subprocess.run(
+    [sys.executable, script, *options], cwd=interleave.ROOT, capture_output=True, text=True
+  )
+  assert ended.returncode == 0, ended.stderr[-2000:]
+  assert json.loads((tmp_path / "found.json").read_text())["machine"]
 
 
 def test_the_rival_in_pytorch_computes_our_loss():

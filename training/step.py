@@ -1,5 +1,6 @@
 """One pure training step, written for the global batch."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -86,6 +87,10 @@ class Program(NamedTuple):
   @property
   def examples(self) -> int:
     return self.batch_size * self.sub_batches
+
+  @property
+  def updates(self) -> int:
+    return sum(phase.repeats for phase in self.phases)
 
 
 def trained(phase: Phase, params):
@@ -223,37 +228,63 @@ def train_step(
         unroll=unroll,
       )
       sound &= _sound(loss, grads, mutable, program.largest_gradient)
-      updates, optimizer[p] = program.optimizers[p].update(
-        grads, optimizer[p], trained(phase, params)
-      )
-      params = {**params, **optax.apply_updates(trained(phase, params), updates)}
+      update = functools.partial(_updated, program.optimizers[p], grads)
+      before = trained(phase, params), optimizer[p]
+      changed, optimizer[p] = _if(sound, update, before)
+      params = {**params, **changed}
       for name, value in {"loss": loss, **measured}.items():
         name = label(program.phases, phase, name)
         metrics[name] = metrics[name] + value if name in metrics else value
+  if program.updates > 1:  # the earlier ones may have been made
+    held = state.params, list(state.optimizer)
+    params, optimizer = _where(sound, (params, optimizer), held)
   ema = state.ema
   if ema is not None:
     still = frozen(program.phases, params)
     moving = {group: tree for group, tree in params.items() if group not in still}
-    averaged = {group: ema[group] for group in moving}
-    ema = {**ema, **optax.incremental_update(moving, averaged, 1.0 - program.ema_decay)}
-  after = State(
-    step=state.step,
+    average = functools.partial(optax.incremental_update, step_size=1.0 - program.ema_decay)
+    before = {group: ema[group] for group in moving}
+    ema = {**ema, **_if(sound, lambda old: average(moving, old), before)}
+  more = Rejected(*(count + going_on for count in state.rejected))
+  none = state.rejected._replace(running=jnp.zeros_like(state.rejected.running))
+  mutable, metrics, rejected = _where(
+    sound,
+    (mutable, metrics, none),
+    (state.mutable, zeros(metrics) | state.metrics, more),
+  )
+  return State(
+    step=state.step + going_on,
     params=params,
     mutable=mutable,
     optimizer=tuple(optimizer),
     ema=ema,
     metrics=metrics,
-    rejected=state.rejected._replace(running=jnp.zeros_like(state.rejected.running)),
+    rejected=rejected,
     rng=state.rng,
   )
-  more = Rejected(*(count + going_on for count in state.rejected))
-  after = _where(sound, after, state.replace(rejected=more))
-  return after.replace(step=state.step + going_on)
 
 
-def _where(condition: jax.Array, one: State, other: State) -> State:
-  """One of two states; metrics that only the first has are zero in the second."""
-  other = other.replace(metrics=zeros(one.metrics) | other.metrics)
+def _updated(optimizer: optax.GradientTransformation, grads, before):
+  """(parameters, optimizer's state) after an update."""
+  params, state = before
+  updates, state = optimizer.update(grads, state, params)
+  return optax.apply_updates(params, updates), state
+
+
+def _if(condition: jax.Array, change, before):
+  """`change(before)` where the condition holds, otherwise `before`.
+
+  A select of both, which costs an accelerator little, makes XLA's CPU backend copy what it reads
+  and overwrites: a fifth of a small network's step (benchmarks/vae_step.py). A branch does not, but
+  would make an accelerator's host wait for the condition.
+  """
+  if jax.default_backend() == "cpu":
+    return jax.lax.cond(condition, change, lambda kept: kept, before)
+  return _where(condition, change(before), before)
+
+
+def _where(condition: jax.Array, one, other):
+  """One of two trees."""
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
