@@ -86,11 +86,12 @@ class Ledger:
   """The files of one sweep.
 
   Raises:
-    StorageError: the directory cannot be written.
+    StorageError: the directory cannot be written, or has a link to somewhere else.
   """
 
   def __init__(self, path: str | pathlib.Path):
     self.path = pathlib.Path(path).absolute()
+    workdirs.refuse_links(self.path)
     self.me = f"{socket.gethostname()}-{os.getpid()}"
     try:
       for name in ("trials", "jobs", "workers"):

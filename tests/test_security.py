@@ -25,6 +25,7 @@ from interop.errors import Unreadable
 from models.transformer import gpt, llama, t5
 from report import html
 from reproduction import relation
+from sweeps.ledger import Ledger
 from sweeps.search import Search, Settings
 from sweeps.space import uniform
 from training import build, config, elsewhere, look
@@ -901,6 +902,17 @@ def test_links_in_a_workdir_lead_nowhere_else(tmp_path):
   (workdir / "checkpoints" / "latest").symlink_to(tmp_path)  # on a larger disk
   (workdir / "newest").symlink_to("checkpoints")
   Workdir(workdir).close()
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "trials/0000", "trials/0000/trial.json", "jobs"])
+def test_links_in_a_sweep_lead_nowhere_else(tmp_path, name):
+  (tmp_path / "mine").mkdir()
+  link = tmp_path / "sweep" / name
+  link.parent.mkdir(parents=True)
+  link.symlink_to(tmp_path / "mine")
+  with pytest.raises(StorageError, match="leaves the workdir"):
+    Ledger(tmp_path / "sweep")
+  assert not any((tmp_path / "mine").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"[]", b"1", b"{", b"", b'{"a": 1'])

@@ -41,7 +41,7 @@ class Workdir:
     self.path = pathlib.Path(path).absolute()
     if trained:
       read_config(self.path)
-    _refuse_links(self.path)
+    refuse_links(self.path)
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 - held till close
@@ -95,10 +95,13 @@ class Workdir:
     write_json(file, fresh)
 
 
-def _refuse_links(path: pathlib.Path):
+def refuse_links(path: pathlib.Path):
   """Refuses links that lead out of a workdir, since who writes to one writes to where it leads.
 
   A workdir may come from somebody else. Its checkpoints may lie elsewhere, on a larger disk.
+
+  Raises:
+    StorageError: there is such a link.
   """
   inside = os.path.join(os.path.realpath(path), "")
   for folder, folders, files in os.walk(path):

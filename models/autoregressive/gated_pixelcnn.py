@@ -35,7 +35,7 @@ class Model(nn.Module):
 
   data_shape: tuple[int, ...]
   features: Annotated[int, "[1, inf)"] = 128
-  layers: Annotated[int, "[1, inf)"] = 15
+  layers: Annotated[int, "[1, 1000]"] = 15
   first_size: Literal[3, 5, 7, 9] = 7
   size: Literal[3, 5, 7, 9] = 5
   head: Annotated[int, "[1, inf)"] = 512

@@ -58,7 +58,7 @@ class Model(nn.Module):
 
   data_shape: tuple[int, ...]
   features: Annotated[int, "[1, inf)"] = 128
-  blocks: Annotated[int, "[1, inf)"] = 15
+  blocks: Annotated[int, "[1, 1000]"] = 15
   head: Annotated[int, "[1, inf)"] = 1024
   likelihood: Literal["bernoulli", "categorical"] = "bernoulli"
   levels: int = 0

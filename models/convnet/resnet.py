@@ -54,7 +54,7 @@ class Model(nn.Module):
 
   data_shape: tuple[int, ...]
   classes: Annotated[int, "[2, inf)"]
-  blocks: Annotated[int, "[1, inf)"] = 3
+  blocks: Annotated[int, "[1, 1000]"] = 3
   widths: tuple[Annotated[int, "[1, inf)"], ...] = (16, 32, 64)
   residual: bool = True
   remat: bool = False

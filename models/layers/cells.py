@@ -239,7 +239,7 @@ class Stack(nn.Module):
       arXiv:1409.2329).
   """
 
-  layers: Annotated[int, "[1, inf)"]
+  layers: Annotated[int, "[1, 1000]"]
   inputs: Annotated[int, "[1, inf)"]
   cell: Any
   dropout: Annotated[float, "[0, 1)", "traced"] = 0.0

@@ -138,10 +138,10 @@ class BiLM(nn.Module):
 
   features: Annotated[int, "[1, inf)"] = 512
   cells: Annotated[int, "[1, inf)"] = 4096
-  layers: Annotated[int, "[1, inf)"] = 2
+  layers: Annotated[int, "[1, 1000]"] = 2
   character_features: Annotated[int, "[1, inf)"] = 16
   filters: tuple[tuple[int, ...], ...] = FILTERS
-  highways: Annotated[int, "[0, inf)"] = 2
+  highways: Annotated[int, "[0, 1000]"] = 2
   clip: Annotated[float, "(0, inf)"] = 3.0
   dropout: Annotated[float, "[0, 1)", "traced"] = 0.1
   dtype: Any = jnp.float32

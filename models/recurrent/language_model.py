@@ -39,7 +39,7 @@ class Model(nn.Module):
 
   vocabulary: Annotated[int, "[1, inf)"]
   cell: Literal["elman", "lstm", "gru"] = "lstm"
-  layers: Annotated[int, "[1, inf)"] = 2
+  layers: Annotated[int, "[1, 1000]"] = 2
   embedding: Annotated[int, "[0, inf)"] = 0
   features: Annotated[int, "[1, inf)"] = 650
   tied: bool = False

@@ -105,7 +105,7 @@ class Model(nn.Module):
 
   source_vocabulary: Annotated[int, "[1, inf)"]
   target_vocabulary: Annotated[int, "[1, inf)"]
-  layers: Annotated[int, "[1, inf)"] = 4
+  layers: Annotated[int, "[1, 1000]"] = 4
   embedding: Annotated[int, "[1, inf)"] = 1000
   features: Annotated[int, "[1, inf)"] = 1000
   score: Score = "general"

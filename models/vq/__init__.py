@@ -154,7 +154,7 @@ class Coder(nn.Module):
   fsq_levels: tuple[Annotated[int, "[2, inf)"], ...] = (8, 5, 5, 5)
   decay: Annotated[float, "[0, 1)"] = 0.99
   revive: Annotated[float, "[0, inf)"] = 0.0
-  prior_layers: Annotated[int, "[0, inf)"] = 0
+  prior_layers: Annotated[int, "[0, 1000]"] = 0
   prior_features: Annotated[int, "[1, inf)"] = 64
   likelihood: observation.Name = "gaussian_fixed"
   levels: int = 0

@@ -81,7 +81,7 @@ class Model(vq.Coder):
   """
 
   features: tuple[Annotated[int, "[1, inf)"], ...] = (64, 128)
-  residual_blocks: Annotated[int, "[0, inf)"] = 2
+  residual_blocks: Annotated[int, "[0, 1000]"] = 2
   residual_features: Annotated[int, "[1, inf)"] = 64
   dtype: Any = jnp.float32
 
