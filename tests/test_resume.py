@@ -11,7 +11,7 @@ import time
 import jax
 import pytest
 
-from training import checkpoint, config, run
+from training import checkpoint, config, parallel, run
 from training.build import build
 from training.errors import CheckpointError, Interrupted, StorageError
 from training.loop import Stop
@@ -75,6 +75,16 @@ def whole(request, tmp_path_factory):
   found = one_device(experiment(request.param))
   state, _, _ = fit(found, path)
   return request.param, found, path, bits(state)
+
+
+@pytest.mark.parametrize("way", ["jit", "pmap"])
+def test_a_step_is_compiled_once_whatever_comes_between_two_of_them(way, tmp_path, monkeypatch):
+  traced, step = [], parallel.train_step
+  monkeypatch.setattr(parallel, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+  fit(experiment("vae", **{"training.parallel": way}), tmp_path)
+  assert len(traced) == 2  # for a look whether it has a convolution, and to be compiled
+  fit(experiment("vae", **{"training.parallel": way, "training.steps": "8"}), tmp_path)
+  assert len(traced) == 4
 
 
 def test_resuming_from_every_checkpoint_gives_the_same_bits(whole, tmp_path):

@@ -24,7 +24,7 @@ from training.checkpoint import Checkpoints
 from training.errors import Interrupted, NumericsError
 from training.evaluate import means
 from training.machine import Machine
-from training.parallel import Parallel, anywhere
+from training.parallel import Parallel, anywhere, cleared
 from training.progress import Progress
 from training.restore import asset_hashes
 from training.sentinels import Watch
@@ -122,7 +122,6 @@ class _Loop:
     self.stage, self.training = machine.stage, machine.stage.training
     self.now = self.start = int(state.step.min())
     self.numbers = machine.parallel.join([member.stage.numbers for member in members])
-    self.zeros = steps.zeros(state.metrics)
     self.assets = asset_hashes(self.stage)
     for member in members:
       member.watched = Watch(member.stage.task.sentinels(), self.training.steps)
@@ -192,7 +191,7 @@ class _Loop:
     if self.now % self.training.log_every == 0 or self.now == self.training.steps:
       rejected = jax.tree.map(jnp.copy, self.state.rejected)  # a step gives its state away
       self.unwritten = (self.now, (self.state.metrics, rejected))
-      self.state = self.state.replace(metrics=self.zeros)
+      self.state = self.state.replace(metrics=cleared(self.state.metrics))
     return True
 
   def write(self):

@@ -495,6 +495,11 @@ def to_host(tree):
   return jax.tree.map(leaf, tree)
 
 
+def cleared(tree):
+  """Zeros where `tree` lies: to what was compiled for it, those of the host are of another type."""
+  return jax.tree.map(lambda x: _put(np.zeros(x.shape, x.dtype), x.sharding), tree)
+
+
 def local(tree):
   """A state that this process can compute with alone: as it is, or whole on the host."""
   return tree if jax.process_count() == 1 else to_host(tree)
