@@ -123,6 +123,14 @@ def test_an_update_before_the_poisoned_one_is_undone():
   assert bits(after.optimizer) == bits(before.optimizer)
 
 
+def test_a_select_rejects_as_a_branch_does(monkeypatch):
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  taken, before, after = list(states(experiment(at=(2,), **{"training.ema_decay": 0.5}), 3))[1:]
+  assert bits(taken.params) != bits(before.params)
+  assert int(after.rejected.total) == 1
+  assert bits(after) == bits(before.replace(step=after.step, rejected=after.rejected))
+
+
 @pytest.mark.parametrize("name", sorted(optim.NAMES))
 def test_every_optimizer_is_left_as_it_was(name):
   found = experiment(at=(1,), **{"optimizer": f"{{'name': '{name}', 'learning_rate': 1e-3}}"})
