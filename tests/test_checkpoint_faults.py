@@ -401,6 +401,18 @@ def test_ten_thousand_damaged_checkpoints(good, part):
   judge_all(good, range(1000 * (part + 1), 1000 * (part + 2)))
 
 
+def test_arrays_of_another_step_are_not_believed(good, tmp_path):
+  """Nothing but the hash of each array can tell: they are whole, and there are no sums."""
+  path = good.copy(tmp_path / "run")
+  newest, before = (path / f"checkpoints/latest/{step}" for step in (3, 2))
+  (newest / sums.SUMS).unlink()
+  shutil.rmtree(newest / "state")
+  shutil.copytree(before / "state", newest / "state")
+  state, said = good.resume(path)
+  assert bits(state) == good.bits[2]
+  assert "does not have the hash it was saved with" in said
+
+
 # ------------------------------------------------------------------------- what is gone on from
 
 

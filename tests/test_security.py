@@ -1,6 +1,7 @@
 """What comes from others: nothing of it runs, leads elsewhere, or is believed about its own size."""
 
 import ast
+import contextlib
 import json
 import os
 import pathlib
@@ -336,6 +337,14 @@ def test_a_header_takes_no_memory(kind, tmp_path):
       tensors.safetensors(file)
 
   cheaply(refused)
+
+
+def test_a_header_has_two_megabytes_at_most(tmp_path):
+  for size, read in ((1_900_000, True), (2_100_000, False)):
+    header = json.dumps({"__metadata__": {"a": "x" * size}, "a": entry()}).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    with contextlib.nullcontext() if read else pytest.raises(Unreadable, match="at most 2,000,000"):
+      assert set(tensors.safetensors(tmp_path / "x")) == {"a"}
 
 
 @pytest.mark.parametrize(
