@@ -274,9 +274,9 @@ def _updated(optimizer: optax.GradientTransformation, grads, before):
 def _if(condition: jax.Array, change, before):
   """`change(before)` where the condition holds, otherwise `before`.
 
-  A select of both, which costs an accelerator little, makes XLA's CPU backend copy what it reads
-  and overwrites: a fifth of a small network's step (benchmarks/vae_step.py). A branch does not, but
-  would make an accelerator's host wait for the condition.
+  A select of both makes XLA's CPU backend copy what it reads and overwrites: a sixth of the step of
+  benchmarks/vae_step.py. A branch does not, but would make an accelerator's host wait for the
+  condition.
   """
   if jax.default_backend() == "cpu":
     return jax.lax.cond(condition, change, lambda kept: kept, before)
