@@ -187,7 +187,7 @@ def test_adapters_of_another_model(tmp_path):
 
 @pytest.mark.skipif(
   not all(importlib.util.find_spec(name) for name in ("torch", "transformers", "peft")),
-  reason="parity is against PEFT: `pip install peft`",
+  reason="parity is against PEFT: `pip install --no-deps -r requirements-oracles.txt`",
 )
 @pytest.mark.parametrize("case", ["bert", "gpt2, queries and values", "gpt2, all"])
 def test_peft_reads_them(case, tmp_path):
