@@ -65,7 +65,7 @@ class Source(source.Source):
     validation: the share of the pairs held out for validation.
     test: the share held out for testing.
     train_examples: keep only the first so many pairs to train on; 0 for all.
-    test_examples: likewise to test on.
+    test_examples: likewise to test on, and to validate on.
   """
 
   dataset: Literal["files", "libreoffice-de", "libreoffice-fr", "libreoffice-ja", "bible-en-es"]
@@ -230,7 +230,7 @@ class Source(source.Source):
   @functools.cached_property
   def _kept(self) -> dict[str, np.ndarray]:
     """The pairs of every part that are its rows."""
-    most = {"train": self.train_examples, "validation": 0, "test": self.test_examples}
+    most = dict.fromkeys(_PARTS, self.test_examples) | {"train": self.train_examples}
     found = {}
     for name in _PARTS:
       longer = self._longer(name)

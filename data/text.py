@@ -62,7 +62,7 @@ class Source(source.Source):
     validation: of the documents, the share held out for validation.
     test: the share held out for testing.
     train_examples: keep only the first so many rows to train on; 0 for all.
-    test_examples: likewise to test on.
+    test_examples: likewise to test on, and to validate on.
   """
 
   dataset: str
@@ -206,7 +206,7 @@ class Source(source.Source):
 
   @functools.cached_property
   def _splits(self) -> dict[str, source.Split]:
-    most = {"train": self.train_examples, "validation": 0, "test": self.test_examples}
+    most = dict.fromkeys(_PARTS, self.test_examples) | {"train": self.train_examples}
     found = {}
     for name in _PARTS:
       rows = self._rows(name)

@@ -47,7 +47,7 @@ class Source(source.Source):
     validation: of the chapters, the share held out for validation.
     test: the share held out for testing.
     train_examples: keep only the first so many verses to train on; 0 for all.
-    test_examples: likewise to test on.
+    test_examples: likewise to test on, and to validate on.
   """
 
   dataset: Literal["kjv"] = "kjv"
@@ -102,10 +102,10 @@ class Source(source.Source):
   @functools.cached_property
   def _rows(self) -> dict[str, tuple[dict[str, np.ndarray], int]]:
     """The arrays of every part, and how many of its verses are longer than a row."""
-    most = {"train": self.train_examples, "validation": 0, "test": self.test_examples}
     found = {}
     for part, verses in self._verses.items():
-      verses = verses[: most[part] or None]
+      most = self.train_examples if part == "train" else self.test_examples
+      verses = verses[: most or None]
       texts = [["<bos>", *words[: self.length - 2], "<eos>"] for words, _ in verses]
       arrays = {
         "words": np.full((len(verses), self.length), -1, np.int32),

@@ -119,10 +119,11 @@ class Worker:
   def _shared(self, experiment: Experiment, members: int) -> Machines:
     key = (experiment.structure, members)
     if key not in self._machines:
-      run.check(experiment)
+      machines = Machines(members)
+      run.check(experiment, machines)
       while len(self._machines) >= _KEPT:
         self._machines.pop(next(iter(self._machines)))
-      self._machines[key] = Machines(members)
+      self._machines[key] = machines
     return self._machines[key]
 
   def _attempt(self, entries: list[Entry], experiments: list[Experiment]):

@@ -24,9 +24,11 @@ class Task(Objective):
 
   Attributes:
     discriminator_steps: updates of the discriminator for one of the generator (the paper's k).
+    samples: generated for the Frechet distance.
   """
 
   discriminator_steps: Annotated[int, "[1, inf)"] = 1
+  samples: Annotated[int, "[2, 1000000]"] = 5000
 
   def phases(self, model):
     def fakes(params, rng, examples):
@@ -98,9 +100,11 @@ class Task(Objective):
     # The rival that a second moment cannot tell from the data: a Gaussian fitted to the pixels.
     rng = np.random.default_rng(0)
     covariance = np.cov(flat_ND, rowvar=False)
-    gaussian = rng.multivariate_normal(flat_ND.mean(0), covariance, size=5000, method="eigh")
+    gaussian = rng.multivariate_normal(
+      flat_ND.mean(0), covariance, size=self.samples, method="eigh"
+    )
     return {
-      "frechet": frechet.principal_distance(image, _generated(call, 5000, 0), held_out),
+      "frechet": frechet.principal_distance(image, _generated(call, self.samples, 0), held_out),
       "frechet_train": frechet.principal_distance(image, image, held_out),
       "frechet_gaussian": frechet.principal_distance(image, np.clip(gaussian, 0, 1), held_out),
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -11,7 +12,6 @@ from tasks import vector_quantization
 from tasks.objective import Call, Examples, Mean, Phase
 from tasks.views import Images, View, contact_sheet
 
-_SAMPLES = 1000  # of each Frechet distance
 _AT_ONCE = 250
 _COLUMNS = 12
 
@@ -21,7 +21,12 @@ class Task(vector_quantization.Task):
   """Minimises -log p(codes) of training images (van den Oord et al. 2017, section 3.3).
 
   The codec stays as the stage before left it.
+
+  Attributes:
+    samples: drawn for each Frechet distance.
   """
+
+  samples: Annotated[int, "[2, 1000000]"] = 1000
 
   def phases(self, model):
     if not model.prior_layers or model.quantizer == "none":
@@ -66,8 +71,8 @@ class Task(vector_quantization.Task):
     return {
       **found,
       "code_nll_uniform": found["code_bits"] * math.log(2),
-      "frechet": distance(_drawn(call, _SAMPLES, 0)),
-      "frechet_uniform": distance(_drawn(call, _SAMPLES, 0, uniform=True)),
+      "frechet": distance(_drawn(call, self.samples, 0)),
+      "frechet_uniform": distance(_drawn(call, self.samples, 0, uniform=True)),
       # What the codec alone costs: no prior over its codes can do better in the long run.
       "frechet_reconstructed": distance(_reconstructed(call, held_out)),
     }

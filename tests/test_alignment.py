@@ -292,7 +292,7 @@ def one_step(task, kind, batch, *, params=None, mutable=None):
   (phase,) = task.phases(model)
   program = step.Program((phase,), (optax.sgd(0.5),), lambda b, k: dict(b), B // phase.repeats)
   stored = {k: v for k, v in batch.items() if k not in ("mask", "step")}
-  init = step.initial(program, params, mutable, jax.random.key(0), stored)
+  init = step.initial(program, params, mutable, jax.random.key(0))
   return jax.jit(lambda s, x: step.train_step(s, x, program))(init, stored)
 
 

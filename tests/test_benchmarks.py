@@ -130,6 +130,7 @@ def test_our_loop_and_our_steps_still_run(tmp_path, monkeypatch):
 # What makes each as short as it can be; a race is one round of a tenth of a second.
 SHORT = {
   "checkpoint_hashes": ("--megabytes=20", "--repeats=1"),
+  "initial_weights": ("--repeats=1", "--experiments", "experiments/vae/gaussian_digits.py:smoke"),
   "long_attention": ("--lengths", "2048"),
   "population": ("--rounds=1", "--steps=20"),
   "sequence_length": ("--lengths", "16"),

@@ -20,6 +20,7 @@ from mutating import EXPERIMENTS, ROOT
 import launch
 from training import build, config, initial
 from training.errors import ConfigError, DataError, ResourceError, UserError
+from training.machine import Machines
 from training.workdir import Workdir, differences, flat
 
 VAE = "experiments/vae/gaussian_digits.py"
@@ -225,7 +226,9 @@ def test_what_cannot_be_traced_is_said_in_a_line(experiment, key, text, error):
   from training import run
 
   with pytest.raises(error) as refused:
-    run.check(build.build(config.override(config.load(f"{experiment}:smoke"), [(key, text)])))
+    run.check(
+      build.build(config.override(config.load(f"{experiment}:smoke"), [(key, text)])), Machines()
+    )
   assert is_one_line(str(refused.value))
   if key == "training.best":
     assert mutating.suggested(str(refused.value)) == ["loss"]

@@ -847,7 +847,7 @@ def _config(*overrides):
 def test_a_batch_larger_than_the_data_names_both_numbers():
   found = build.build(_config(("data.batch_size", "1204"), ("data.train_examples", "1200")))
   with pytest.raises(ConfigError, match=r"1204 examples.* has 1200") as error:
-    run.check(found)
+    run.check(found, Machines())
   assert error.value.status == 2
 
 
@@ -1422,10 +1422,10 @@ def test_a_run_that_is_measured_on_other_data_says_so(trained, tmp_path, capsys)
 
 def test_values_out_of_range_stop_a_run_before_it_starts(monkeypatch):
   found = build.build(_config())
-  run.check(found)
+  run.check(found, Machines())
   labels = found.stages[0].source.split("train").arrays
   monkeypatch.setitem(labels, "label", labels["label"] + 1)
   with pytest.raises(
     DataError, match=r"label of the train split has values 1\.\.10, but classes is 10"
   ):
-    run.check(found)
+    run.check(found, Machines())

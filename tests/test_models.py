@@ -699,7 +699,7 @@ def test_a_layerwise_step_leaves_every_other_group_bit_for_bit(layer):
   rng = jax.random.key(0)
   # Optax's Adam raises a float to an integer power, which strict promotion forbids.
   with jax.numpy_dtype_promotion("standard"):
-    state = step.initial(stage.program, params, mutable, rng, stored)
+    state = step.initial(stage.program, params, mutable, rng)
     after = jax.jit(lambda s, x: step.train_step(s, x, stage.program))(state, stored)
   for group, tree in params.items():
     same = jax.tree.map(lambda a, b: bool((a == b).all()), tree, after.params[group])

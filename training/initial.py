@@ -37,21 +37,34 @@ def handed_on(stage: Stage, state: steps.State) -> Before:
 def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.State]:
   """A pure function `(key, before) -> state at step 0`, to be compiled with its placement."""
   stored = _stored(stage)
-  inputs = model_inputs(stage)
+  draw = drawn(stage)
   # A model may take an earlier stage's parameters over in a way of its own.
   adopt = stage.model.adopt if hasattr(stage.model, "adopt") else _by_name
+  row = {}
 
   def init(key, before):
     model_key, rng = jax.random.fold_in(key, _MODEL), jax.random.fold_in(key, _STEPS)
-    blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), inputs)  # may have None
-    variables = stage.model.init({"params": model_key}, *blank)
-    mutable = {name: tree for name, tree in variables.items() if name != "params"}
-    params = variables["params"]
+    params, mutable = draw(model_key)
     if before is not None:
       params, mutable = _adopted(adopt, params, before.params), _take_over(mutable, before.mutable)
-    return steps.initial(stage.program, params, mutable, rng, stored)
+    state = steps.initial(stage.program, params, mutable, rng)
+    if not row:  # a whole step is traced for it, which takes seconds: once, however often this is
+      row.update(steps.row(stage.program, state, stored))
+    return state.replace(metrics=dict(row))
 
   return init
+
+
+def drawn(stage: Stage) -> Callable[[jax.Array], tuple[dict[str, Any], dict[str, Any]]]:
+  """A pure function `key -> (parameters, other collections)` of the model's fresh variables."""
+  inputs = model_inputs(stage)
+
+  def draw(key):
+    blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), inputs)  # may have None
+    variables = dict(stage.model.init({"params": key}, *blank))
+    return variables.pop("params"), variables
+
+  return draw
 
 
 def _adopted(adopt, fresh, before):
@@ -103,13 +116,11 @@ def stage_shapes(stage: Stage):
     return jax.eval_shape(initial_state(stage), jax.random.key(0), None), _stored(stage)
 
 
-def measured(stage: Stage) -> set[str]:
-  """The names of the metrics of an evaluation, by tracing alone."""
-  state, _ = stage_shapes(stage)
+def measured(stage: Stage, params, mutable) -> set[str]:
+  """The names of the metrics of an evaluation, by tracing alone, from shapes of the variables."""
   with tracing(stage):
     measure = stage.task.measure(stage.model)
-    batch = _seen(stage)
-    return set(jax.eval_shape(measure, state.params, state.mutable, batch, jax.random.key(0)))
+    return set(jax.eval_shape(measure, params, mutable, _seen(stage), jax.random.key(0)))
 
 
 def _seen(stage: Stage):

@@ -14,6 +14,7 @@ runs that differ in nothing else run the same program, to the same bits.
 import abc
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -89,7 +90,8 @@ class Parallel(abc.ABC):
     """`init(*args)` with its results born where they live; nothing is ever whole on one device."""
     if init not in self._initialisers:
       placement = self.placement(jax.eval_shape(init, *args))
-      self._initialisers[init] = jax.jit(init, out_shardings=placement)
+      options = _compiled_quickly() if self.devices[0].platform == "cpu" else None
+      self._initialisers[init] = jax.jit(init, out_shardings=placement, compiler_options=options)
     return self._initialisers[init](*args)
 
   def abstract(self, init: Callable[..., Any], *args):
@@ -555,6 +557,16 @@ def _put(tree, sharding):
 
 def _take(arrays, rows):
   return {name: array[rows] for name, array in arrays.items()}
+
+
+def _compiled_quickly() -> dict[str, int] | None:
+  """XLA's options for what runs on CPUs once, unless XLA_FLAGS has a say in it.
+
+  At LLVM's highest level initial weights take up to five times as long to compile, for the same
+  bits (benchmarks/initial_weights.py).
+  """
+  level = "xla_backend_optimization_level"
+  return None if level in os.environ.get("XLA_FLAGS", "") else {level: 1}
 
 
 def _convolves(program: Program, state, resident) -> bool:

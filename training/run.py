@@ -12,7 +12,7 @@ from report.writer import Writer
 from training import faults, fingerprints, processes, restore, writers
 from training import step as steps
 from training import workdir as workdirs
-from training.build import Experiment, Stage, build, check_shares, reading
+from training.build import Experiment, Stage, build, check_shares, reading, tracing
 from training.checkpoint import Checkpoints
 from training.config import nearest, shown
 from training.errors import (
@@ -54,14 +54,14 @@ def train(
   Raises:
     UserError: whatever the user can mend, Interrupted among them.
   """
-  experiment = build(config)
-  check(experiment)
+  experiment, machines = build(config), Machines()
+  check(experiment, machines)
   workdir = Workdir(path)
   try:
     workdir.claim(experiment.config, changed=changed)
     with Stop() as stop:
       run = Run(experiment, workdir, command, name=name, track=tuple(track), changed=changed)
-      state, machine, _ = fit([run], Machines(), stop=stop)
+      state, machine, _ = fit([run], machines, stop=stop)
       if stop.requested:
         raise Interrupted(
           "stopped after the last step",
@@ -88,8 +88,12 @@ def resolved(config: Mapping[str, Any]):
     return config
 
 
-def check(experiment: Experiment):
-  """Reads every split once and traces an evaluation, so that what is wrong stops no started run.
+def check(experiment: Experiment, machines: Machines):
+  """Reads every split once and traces everything, so that what is wrong stops no started run.
+
+  Args:
+    experiment: to be trained.
+    machines: those that will train it; they do not trace again what is traced here.
 
   Raises:
     ConfigError, DataError: what would fail later.
@@ -104,7 +108,10 @@ def check(experiment: Experiment):
         f" split has {sizes['train']}",
         do="choose a smaller batch_size",
       )
-    names = measured(stage)
+    with tracing(stage):
+      machine = machines.of(stage)
+      state = machine.parallel.member_shapes(machine.abstract)
+    names = measured(stage, state.params, state.mutable)
     if stage.training.best not in names:
       raise ConfigError(
         f"config.training.best={shown(stage.training.best)} is no metric of an evaluation"

@@ -288,9 +288,9 @@ def _where(condition: jax.Array, one, other):
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
-def initial(program: Program, params, mutable, rng, stored) -> State:
-  """The state before the first step, for examples shaped like `stored`. Pure."""
-  state = State(
+def initial(program: Program, params, mutable, rng) -> State:
+  """The state before the first step, with no metrics yet. Pure."""
+  return State(
     step=jnp.zeros((), jnp.int32),
     params=params,
     mutable=mutable,
@@ -303,8 +303,12 @@ def initial(program: Program, params, mutable, rng, stored) -> State:
     rejected=Rejected(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
     rng=rng,
   )
+
+
+def row(program: Program, state: State, stored) -> dict[str, Mean]:
+  """Host zeros like the metrics of steps on examples shaped like `stored`, by tracing alone."""
   after = jax.eval_shape(lambda s, x: train_step(s, x, program), state, stored)
-  return state.replace(metrics=zeros(after.metrics))
+  return zeros(after.metrics)
 
 
 def zeros(tree):

@@ -81,7 +81,8 @@ def _sizes(variant):
 
 def _stages(variant, *, model, tokens, lengths, batch_sizes, steps, rates, beta):
   length = lengths["prompt_length"] + lengths["reply_length"]
-  book = dict(name="text:kjv", length=length, **tokens)
+  few = {name: count for name, count in lengths.items() if name.endswith("_examples")}
+  book = dict(name="text:kjv", length=length, **tokens, **few)
   talk = dict(name="conversations", **tokens, **lengths)
   gpt, pair = dict(name="transformer.gpt", **model), dict(name="transformer.aligned", **model)
   language_model = dict(name="language_model")

@@ -97,7 +97,8 @@ def _sizes(variant):
 def _stages(variant, *, model, tokens, lengths, batch_sizes, steps, rates, task):
   names = ("pretraining", "demonstrations", "reward", "ppo")
   length = lengths["prompt_length"] + lengths["reply_length"]
-  book = dict(name="text:kjv", length=length, **tokens)
+  few = {name: count for name, count in lengths.items() if name.endswith("_examples")}
+  book = dict(name="text:kjv", length=length, **tokens, **few)
   talk = dict(name="conversations", **tokens, **lengths)
   gpt, rlhf = dict(name="transformer.gpt", **model), dict(name="transformer.rlhf", **model)
   language_model = dict(name="language_model")

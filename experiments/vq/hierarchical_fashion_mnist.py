@@ -79,4 +79,5 @@ def get_config(variant="paper"):
       dict(features=(4,), residual_features=4, codes=8, prior_layers=1, prior_features=4)
     )
     config.data.update(dict(train_examples=128, test_examples=50, validation=50))
+    config.stages[-1]["task"]["samples"] = 20
   return config
