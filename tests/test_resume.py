@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from training import checkpoint, config, parallel, run
+from training import step as steps
 from training.build import build
 from training.errors import CheckpointError, Interrupted, StorageError
 from training.loop import Stop
@@ -85,6 +86,18 @@ def test_a_step_is_compiled_once_whatever_comes_between_two_of_them(way, tmp_pat
   assert len(traced) == 2  # for a look whether it has a convolution, and to be compiled
   fit(experiment("vae", **{"training.parallel": way, "training.steps": "8"}), tmp_path)
   assert len(traced) == 4
+
+
+def test_a_step_is_traced_once_for_a_machine_however_often_its_state_is_asked_for(monkeypatch):
+  traced, step = [], steps.train_step
+  monkeypatch.setattr(steps, "train_step", lambda *a, **k: traced.append(1) or step(*a, **k))
+  machines, found = Machines(), one_device(experiment("vae"))
+  run.check(found, machines)
+  machine = machines.of(found.stages[0])
+  for seed in range(2):
+    machine.initial([jax.random.key(seed)], None)
+  assert machine.abstract.metrics.keys() >= {"loss"}
+  assert len(traced) == 1
 
 
 def test_resuming_from_every_checkpoint_gives_the_same_bits(whole, tmp_path):

@@ -517,9 +517,11 @@ def test_pairs_longer_than_a_row(lines):
   assert not parallel_source(lines, max_words=3, validation=0.0, test=0.0)._parts["train"]
 
 
-def test_limits_on_examples(lines):
-  dataset = parallel_source(lines, train_examples=7, test_examples=3)
-  assert [len(dataset.split(name)) for name in ("train", "test")] == [7, 3]
+def test_limits_on_examples(lines, book):
+  few = {"train_examples": 7, "test_examples": 3}
+  dataset = parallel_source(lines, **few)
+  for found in (dataset, text_source(book, **few)):
+    assert [len(found.split(name)) for name in ("train", "validation", "test")] == [7, 3, 3]
   assert dataset.texts("test") == parallel_source(lines).texts("test")[:3]
 
 
