@@ -11,7 +11,6 @@ import re
 import sys
 import types
 
-import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -429,8 +428,7 @@ def test_experiments_claim_what_they_measure(path):
     found = claims.read(module, variant)
     assert found, f"{path} claims nothing for {variant}"
     stage = build(module.get_config(variant)).stages[-1]
-    variables = jax.eval_shape(initial.drawn(stage), jax.random.key(0))
-    measured, scored = initial.measured(stage, *variables), _scored()
+    measured, scored = initial.measured(stage), _scored()
     for claim in found:
       read = {n.removeprefix("rival.") for c in parse(claim.relation) for n in c.names}
       for name in ({claim.metric} | read) - measured:

@@ -37,14 +37,14 @@ def handed_on(stage: Stage, state: steps.State) -> Before:
 def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.State]:
   """A pure function `(key, before) -> state at step 0`, to be compiled with its placement."""
   stored = _stored(stage)
-  draw = drawn(stage)
+  drawn = _drawn(stage)
   # A model may take an earlier stage's parameters over in a way of its own.
   adopt = stage.model.adopt if hasattr(stage.model, "adopt") else _by_name
   row = {}
 
   def init(key, before):
     model_key, rng = jax.random.fold_in(key, _MODEL), jax.random.fold_in(key, _STEPS)
-    params, mutable = draw(model_key)
+    params, mutable = drawn(model_key)
     if before is not None:
       params, mutable = _adopted(adopt, params, before.params), _take_over(mutable, before.mutable)
     state = steps.initial(stage.program, params, mutable, rng)
@@ -55,16 +55,16 @@ def initial_state(stage: Stage) -> Callable[[jax.Array, Before | None], steps.St
   return init
 
 
-def drawn(stage: Stage) -> Callable[[jax.Array], tuple[dict[str, Any], dict[str, Any]]]:
+def _drawn(stage: Stage) -> Callable[[jax.Array], tuple[dict[str, Any], dict[str, Any]]]:
   """A pure function `key -> (parameters, other collections)` of the model's fresh variables."""
   inputs = model_inputs(stage)
 
-  def draw(key):
+  def drawn(key):
     blank = jax.tree.map(lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), inputs)  # may have None
     variables = dict(stage.model.init({"params": key}, *blank))
     return variables.pop("params"), variables
 
-  return draw
+  return drawn
 
 
 def _adopted(adopt, fresh, before):
@@ -116,11 +116,12 @@ def stage_shapes(stage: Stage):
     return jax.eval_shape(initial_state(stage), jax.random.key(0), None), _stored(stage)
 
 
-def measured(stage: Stage, params, mutable) -> set[str]:
-  """The names of the metrics of an evaluation, by tracing alone, from shapes of the variables."""
+def measured(stage: Stage) -> set[str]:
+  """The names of the metrics of an evaluation, by tracing alone."""
+  key = jax.random.key(0)
   with tracing(stage):
-    measure = stage.task.measure(stage.model)
-    return set(jax.eval_shape(measure, params, mutable, _seen(stage), jax.random.key(0)))
+    params, mutable = jax.eval_shape(_drawn(stage), key)
+    return set(jax.eval_shape(stage.task.measure(stage.model), params, mutable, _seen(stage), key))
 
 
 def _seen(stage: Stage):
