@@ -108,9 +108,11 @@ def begun(*words):
   )
 
 
-def until(condition, what):
+def until(condition, what, process=None):
+  """Waits for something, that a command brings about which would not end before."""
   deadline = time.monotonic() + LIMIT
   while not condition():
+    assert process is None or process.poll() is None, process.communicate()[0]
     assert time.monotonic() < deadline, f"waited in vain until {what}"
     time.sleep(0.05)
 

@@ -491,7 +491,7 @@ def test_a_sweep_loses_nothing_with_a_ray_node(cluster, tmp_path):
     "--engine-option=grace=5",
   )
   reached = lambda: [sweeping.running_step(folder, trial) > 1000 for trial in (0, 1)]  # noqa: E731
-  sweeping.until(lambda: all(reached()), "a trial on each node has saved")
+  sweeping.until(lambda: all(reached()), "a trial on each node has saved", process)
   cluster.remove_node(node, allow_graceful=False)
   said = process.communicate(timeout=sweeping.LIMIT)[0]
   assert process.returncode == 0, said
@@ -522,7 +522,7 @@ def test_a_sweep_goes_on_after_slurm_preempts_it(tmp_path):
     "--engine-option=cluster=local",
     "--jobs=1",
   )
-  sweeping.until(lambda: sweeping.running_step(folder, 1) > 1000, "the second trial runs")
+  sweeping.until(lambda: sweeping.running_step(folder, 1) > 1000, "the second trial runs", process)
   (worker,) = sweeping.workers(folder)
   parent = int(re.search(r"PPid:\s+(\d+)", pathlib.Path(f"/proc/{worker}/status").read_text())[1])
   os.kill(parent, signal.SIGUSR2)  # as SLURM warns of a preemption

@@ -174,7 +174,7 @@ def test_a_killed_sweep_goes_on_where_it_was(experiment, tmp_path):
     "--jobs=1",
   ]
   process = begun(*words)
-  until(lambda: running_step(folder, 1) > 1000, "the second trial runs")
+  until(lambda: running_step(folder, 1) > 1000, "the second trial runs", process)
   process.send_signal(signal.SIGKILL)
   process.communicate(timeout=LIMIT)
   until(lambda: not workers(folder), "the orphan has ended")
@@ -183,7 +183,7 @@ def test_a_killed_sweep_goes_on_where_it_was(experiment, tmp_path):
   step = read_rows(folder / "trials/0001/metrics.jsonl")[-1]["step"]
 
   process = begun(*words)
-  until(lambda: running_step(folder, 2) > 500, "the third trial runs")
+  until(lambda: running_step(folder, 2) > 500, "the third trial runs", process)
   process.send_signal(signal.SIGINT)
   said = process.communicate(timeout=LIMIT)[0]
   assert process.returncode == 75, said
@@ -243,10 +243,10 @@ def test_a_worker_that_dies_or_hangs_costs_its_trial_alone(experiment, tmp_path)
   folder = tmp_path / "dies"
   words = ("--sweep=seeds", "--retries=0", "--timeout=25", "--grace=1", "--jobs=1")
   process = begun("sweep", f"--config={experiment}:paper", f"--workdir={folder}", *words)
-  until(lambda: running_step(folder, 0) > 500, "the first trial runs")
+  until(lambda: running_step(folder, 0) > 500, "the first trial runs", process)
   (worker,) = workers(folder)
   os.kill(worker, signal.SIGKILL)
-  until(lambda: running_step(folder, 1) > 500, "the second trial runs")
+  until(lambda: running_step(folder, 1) > 500, "the second trial runs", process)
   (worker,) = workers(folder)
   os.kill(worker, signal.SIGSTOP)  # it answers nothing, not even SIGTERM
   said = process.communicate(timeout=LIMIT)[0]
@@ -266,7 +266,7 @@ def test_a_crash_is_tried_again_from_its_checkpoint(experiment, tmp_path):
   process = begun(
     "sweep", f"--config={experiment}:paper", f"--workdir={folder}", "--sweep=seeds", "--jobs=1"
   )
-  until(lambda: running_step(folder, 0) > 1000, "the first trial runs")
+  until(lambda: running_step(folder, 0) > 1000, "the first trial runs", process)
   os.kill(workers(folder)[0], signal.SIGKILL)
   said = process.communicate(timeout=LIMIT)[0]
   assert process.returncode == 0, said
@@ -287,7 +287,7 @@ def test_two_machines_share_a_directory(experiment, tmp_path):
     "--jobs=1",
   ]
   first = begun(*words)
-  until(lambda: running_step(folder, 0) > 0, "the first trial runs")
+  until(lambda: running_step(folder, 0) > 0, "the first trial runs", first)
   second = begun("sweep", f"--workdir={folder}", "--join", "--jobs=1")
   for process in (first, second):
     said = process.communicate(timeout=LIMIT)[0]
