@@ -34,11 +34,12 @@ LEVELS = (3, 2, 1, 0)
 def measure(experiment: str, repeats: int) -> dict[str, dict[str, object]]:
   """By level: seconds to compile and to draw, how many weights are not the first level's."""
   init = initial_state(build(config.load(experiment)).stages[0])
-  lowered = jax.jit(init).lower(jax.random.key(0), None)
   found = {level: {"compile": [], "draw": []} for level in LEVELS}
   reference = None
   for _ in range(repeats):
     for level in LEVELS:
+      jax.clear_caches()  # or a second compilation is none
+      lowered = jax.jit(init).lower(jax.random.key(0), None)
       before = time.perf_counter()
       compiled = lowered.compile({"xla_backend_optimization_level": level})
       found[level]["compile"].append(time.perf_counter() - before)

@@ -562,8 +562,8 @@ def _take(arrays, rows):
 def _compiled_quickly() -> dict[str, int] | None:
   """XLA's options for what runs on CPUs once, unless XLA_FLAGS has a say in it.
 
-  At LLVM's highest level initial weights take up to five times as long to compile, for the same
-  bits (benchmarks/initial_weights.py).
+  At LLVM's highest level initial weights take about twice as long to compile, for the same bits
+  (benchmarks/initial_weights.py).
   """
   level = "xla_backend_optimization_level"
   return None if level in os.environ.get("XLA_FLAGS", "") else {level: 1}
