@@ -216,3 +216,16 @@ def test_the_average_of_parameters_follows_them():
     state = trainer(state, [rows])
     wanted = 0.9 * wanted + 0.1 * np.asarray(state.params["encoder"]["kernel"])
   np.testing.assert_allclose(state.ema["encoder"]["kernel"], wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["one device", "fsdp"])
+def test_weights_that_compile_quickly_have_the_bits_of_the_highest_level(way, monkeypatch):
+  monkeypatch.delenv("XLA_FLAGS")  # by which tests choose a level of their own
+  assert parallel._compiled_quickly() == {"xla_backend_optimization_level": 1}
+  found = []
+  for level in (1, 3):
+    options = {"xla_backend_optimization_level": level}
+    monkeypatch.setattr(parallel, "_compiled_quickly", lambda options=options: options)
+    init = initial_state(stage_of(SEAMS["resnet"]))
+    found.append(parallel.to_host(WAYS[way]().initialise(init, jax.random.key(0), None).params))
+  jax.tree.map(np.testing.assert_array_equal, *found)
